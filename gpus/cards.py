@@ -119,10 +119,30 @@ class DataSheet:
         """Single precision, 10¹² operations a second."""
         return round(self.cores * self.family.operations * self.boost_mhz / 1e6, 1)
 
+    def check_link(self, generation: int | None, width: int | None) -> None:
+        """A slot may offer more, the card uses none of it. Raises OmniError (link_beyond_card)."""
+        best = (self.link_generation, self.link_width)
+        if any(
+            said and most and said > most
+            for said, most in zip((generation, width), best, strict=True)
+        ):
+            said, most = _link_text(generation, width), _link_text(*best)
+            raise OmniError(
+                "link_beyond_card",
+                f"A link of {said} is more than the {self.name} can use: {most} at most.",
+                f"Write {most} or less, or leave it out: then it is the card's best.",
+            )
+
     @property
     def usable_bytes(self) -> int:
         """What the engine's back end lists of it."""
         return int(self.memory_gb * GIB * self.family.usable_share)
+
+
+def _link_text(generation: int | None, width: int | None) -> str:
+    """gen4 x16"""
+    parts = [f"gen{generation}" if generation else "", f"x{width}" if width else ""]
+    return " ".join(part for part in parts if part)
 
 
 def _read(table: Path) -> Iterable[DataSheet]:

@@ -53,6 +53,7 @@ SECTION_OF = {
     "deployments:server": "deployments:models",
     "deployments:server_add": "deployments:models",
     "deployments:server_change": "deployments:deployments",
+    "deployments:accuracy": "deployments:plan",
     "deployments:deployment": "deployments:deployments",
     "deployments:create": "deployments:deployments",
     "deployments:rig_file": "deployments:deployments",

@@ -209,6 +209,7 @@ PAGES: dict[str, Page] = {
     # --- plan and rig file
     "deployments:plan": Page(LOGGED_IN, OPERATE),
     "deployments:plan_presets": SEEN,
+    "deployments:accuracy": SEEN,
     # What a file may change is judged entry by entry besides (deployments.rig.rights).
     "deployments:rig_file": Page(LOGGED_IN, OPERATE),
     "deployments:rig_download": SEEN,

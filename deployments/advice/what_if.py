@@ -41,7 +41,8 @@ class RigSpec:
 def what_if_devices(spec: RigSpec) -> dict[str, DeviceFacts]:
     """By the names that an engine would give them: CUDA0, CUDA1 … or Vulkan0 …, and CPU.
 
-    Raises OmniError for a card that is not known or not clear, or a link that cannot be read.
+    Raises OmniError for a card that is not known or not clear, and for a link that cannot be read
+    or is more than the card can use.
     """
     found: dict[str, DeviceFacts] = {}
     for each in spec.cards:
@@ -67,7 +68,8 @@ def _card(sheet: DataSheet, link: str, position: int) -> DeviceFacts:
     generation, width = sheet.link_generation, sheet.link_width
     if link:
         wanted = read_link(link)
-        generation, width = wanted.generation, wanted.width or width
+        sheet.check_link(wanted.generation, wanted.width)
+        generation, width = wanted.generation or generation, wanted.width or width
     return DeviceFacts(
         name,
         sheet.family.backend,

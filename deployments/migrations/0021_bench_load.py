@@ -4,7 +4,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('deployments', '0019_rig_question'),
+        ('deployments', '0020_purposes'),
     ]
 
     operations = [

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deployments.planning.accuracy import Coverage, Trend
 from deployments.planning.corrections import Alike, Correction, Errors, PastRun
 from deployments.planning.plan import Predicted
+from omni.units import percent_text
 
 COMPUTED = "computed only: nothing like it was measured on this rig yet"
 _OF = {
@@ -78,6 +80,46 @@ def off_text(error: float) -> str:
     if not percent:
         return "right"
     return f"{percent} % too {'fast' if error > 0 else 'slow'}"
+
+
+def trend_text(what: str, errors: Sequence[float], trend: Trend | None) -> str:
+    """A sentence or two: how far off the last predictions of `what` (a plural) were, beside the
+    first; empty where there were none."""
+    if not errors:
+        return ""
+    if trend is None:
+        return f"The one prediction of {what} was {off_text(errors[0])}."
+    last, first, uncorrected = map(
+        _off, (trend.last, trend.first, trend.last_uncorrected)
+    )
+    if trend.compared == 1:
+        return (
+            f"The last of {trend.count} predictions of {what} was {last}; the first was {first}."
+            f" Uncorrected, the last would have been {uncorrected}."
+        )
+    return (
+        f"The last {trend.compared} of {trend.count} predictions of {what} were {last} in the"
+        f" median; the first {trend.compared} were {first}. Uncorrected, the last {trend.compared}"
+        f" would have been {uncorrected}."
+    )
+
+
+def coverage_text(coverage: Coverage) -> str:
+    """A sentence; empty where no range was predicted."""
+    if not coverage.ranges:
+        return ""
+    share = coverage.inside / coverage.ranges
+    if coverage.ranges == 1:
+        lay = "lay" if coverage.inside else "did not lie"
+        return f"The one speed with a predicted range {lay} in it."
+    return (
+        f"Of {coverage.ranges} speeds with a predicted range {coverage.inside} lay in it:"
+        f" {percent_text(100 * share)}, and nine of ten should."
+    )
+
+
+def _off(error: float) -> str:
+    return f"{percent_text(100 * error)} off"
 
 
 def run_text(run: PastRun) -> str:

@@ -27,7 +27,7 @@ normal distribution), and USUAL what is taken for it before anything was seen. L
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -137,6 +137,8 @@ class PastRun:
     is_benchmark: bool = False
     at: datetime | None = None
     deployment: str = ""
+    # The number of the benchmark that it is of, as long as there is one.
+    benchmark: int | None = None
 
     @property
     def weight(self) -> float:
@@ -184,10 +186,15 @@ class Past:
     """What was measured on a host, the newest run first."""
 
     def __init__(self, runs: Iterable[PastRun] = ()) -> None:
-        self._groups: dict[tuple[object, ...], list[PastRun]] = defaultdict(list)
+        self._groups: dict[tuple[object, ...], deque[PastRun]] = defaultdict(deque)
         for run in runs:
             for alike in GROUPS:
                 self._groups[_key(run.subject, alike)].append(run)
+
+    def add(self, run: PastRun) -> None:
+        """One that is newer than all the others."""
+        for alike in GROUPS:
+            self._groups[_key(run.subject, alike)].appendleft(run)
 
     def group(self, subject: Subject, alike: Alike) -> Sequence[PastRun]:
         return self._groups.get(_key(subject, alike), ())
@@ -197,7 +204,7 @@ class Past:
         if rate is Rate.DECODE and subject.depends_on_text:
             return None
         for alike in GROUPS:
-            runs = _usable(self.group(subject, alike), rate)
+            runs = telling(self.group(subject, alike), rate)
             if sum(run.weight for run in runs) >= ENOUGH:
                 return correction_by(runs, rate, alike)
         return None
@@ -212,7 +219,7 @@ class Past:
         )
         found = self.correction(alone, rate)
         if found is None:
-            runs = _usable(self.group(alone, Alike.OTHER_ENGINE), rate)
+            runs = telling(self.group(alone, Alike.OTHER_ENGINE), rate)
             if runs:
                 found = correction_by(runs, rate, Alike.OTHER_ENGINE)
         return found
@@ -242,12 +249,21 @@ def _key(subject: Subject, alike: Alike) -> tuple[object, ...]:
     return (alike, subject.devices, subject.strategy, subject.variant, *own)
 
 
-def _usable(runs: Sequence[PastRun], rate: Rate) -> list[PastRun]:
+def telling(runs: Sequence[PastRun], rate: Rate) -> list[PastRun]:
     """The newest benchmarks and the newest answers that tell something of it."""
-    telling = [run for run in runs if run.ratio(rate) is not None]
-    benchmarks = [run for run in telling if run.is_benchmark]
-    answers = [run for run in telling if not run.is_benchmark]
-    return [*benchmarks[:MOST_BENCHMARKS], *answers[:MOST_ANSWERS]]
+    benchmarks: list[PastRun] = []
+    answers: list[PastRun] = []
+    for run in runs:
+        kind, most = (
+            (benchmarks, MOST_BENCHMARKS)
+            if run.is_benchmark
+            else (answers, MOST_ANSWERS)
+        )
+        if len(kind) < most and run.ratio(rate) is not None:
+            kind.append(run)
+        if len(benchmarks) == MOST_BENCHMARKS and len(answers) == MOST_ANSWERS:
+            break
+    return [*benchmarks, *answers]
 
 
 # --- arithmetic -----------------------------------------------------------------------------------

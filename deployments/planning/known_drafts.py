@@ -28,6 +28,10 @@ NGRAM_TYPES = (NGRAM_MOD, NGRAM_SIMPLE, "ngram-map-k", "ngram-map-k4v", NGRAM_CA
 # --spec-ngram-mod-n-max where they are not given (common/common.h); the cache has no flag for it.
 _NGRAM_TOKENS: Mapping[str, int] = {NGRAM_MOD: 64, NGRAM_CACHE: 8}
 _USUAL_NGRAM_TOKENS = 48
+# Tokens that have to stand in the text already before anything is drafted (--spec-ngram-*-size-n,
+# --spec-ngram-mod-n-match; common/ngram-cache.h, LLAMA_NGRAM_MIN).
+_NGRAM_LOOKUP: Mapping[str, int] = {NGRAM_MOD: 24, NGRAM_CACHE: 1}
+_USUAL_NGRAM_LOOKUP = 12
 # general.architecture of files that draft for one target only, and the spec type that takes them.
 # DSpark's files say dflash too.
 DEDICATED: Mapping[str, str] = {
@@ -103,6 +107,11 @@ def most_drafted(kind: str, draft_max: int) -> int:
     if kind in NGRAM_TYPES:
         return _NGRAM_TOKENS.get(kind, _USUAL_NGRAM_TOKENS)
     return draft_max
+
+
+def lookup_tokens(kind: str) -> int:
+    """How many tokens have to repeat themselves before n-grams of this --spec-type draft."""
+    return _NGRAM_LOOKUP.get(kind, _USUAL_NGRAM_LOOKUP)
 
 
 def _draft(repo: str, millions: float, note: str) -> KnownDraft:

@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from deployments.models import Measurement, Model
+from deployments.planning.accuracy import MemoryReading
 from deployments.planning.corrected import subject_of
 from deployments.planning.corrections import Past, PastRun, Rate, Rates, Subject
 from deployments.planning.plan import Plan
@@ -34,6 +35,18 @@ def past_of(host: Host) -> Past:
     )
 
 
+def checked_runs(host: Host) -> tuple[list[PastRun], MemoryReading | None]:
+    """The newest runs that tell how right predictions are, in time order, and since when the
+    memory's speed is what it is."""
+    rows = Measurement.objects.filter(host=host).order_by("-id")[:LOOKED_AT]
+    runs = [_past_run(row) for row in rows]
+    runs.reverse()
+    if host.ram_measured_at is None:
+        return runs, None
+    in_ram = frozenset(_devices_in_ram(host))
+    return runs, MemoryReading(in_ram, host.ram_measured_at)
+
+
 def _past_run(row: Measurement) -> PastRun:
     return PastRun(
         Subject(
@@ -52,6 +65,7 @@ def _past_run(row: Measurement) -> PastRun:
         row.is_benchmark,
         row.at,
         row.deployment_name,
+        row.run_id,
     )
 
 

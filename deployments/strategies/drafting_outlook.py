@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from deployments.planning.drafts import (
+    NGRAM_ACCEPTED,
     acceptance_prior,
     break_even,
     expected_tokens,
+    ngram_break_even,
+    ngram_slowdown,
+    ngram_speedup,
     speedup,
 )
-from deployments.planning.known_drafts import MTP
+from deployments.planning.known_drafts import MTP, lookup_tokens
 from deployments.planning.plan import (
     Figure,
     Predicted,
@@ -27,11 +31,11 @@ from deployments.strategies.placed_model import (
     PlacedModel,
 )
 
-# Share of drafted tokens that is accepted, (low, likely, high): of the model's own extra layers,
-# which know its state, and of n-grams, which hit only where a text repeats itself (code that is
-# changed, tables).
+# Share of drafted tokens that is accepted, (low, likely, high), of the model's own extra layers,
+# which know its state.
 MTP_ACCEPTANCE = (0.6, 0.75, 0.9)
-NGRAM_ACCEPTANCE = (0.0, 0.0, 0.7)
+# Where nothing repeats itself n-grams draft nothing.
+NGRAM_ACCEPTANCE = (0.0, 0.0, NGRAM_ACCEPTED)
 # How far off a prior for a draft model may be.
 PRIOR_SPREAD = 0.2
 # A break-even acceptance below this is none.
@@ -40,7 +44,7 @@ FREE = 0.01
 
 @dataclass(frozen=True)
 class Outlook:
-    """What drafting is expected to give."""
+    """What drafting is expected to give; `drafted` is the most tokens of one draft."""
 
     kind: str
     drafted: int
@@ -91,7 +95,7 @@ class Outlook:
             or self.ratios is None
         ):
             return plain
-        low, _, high = map(self.gain, self.acceptance)
+        low, high = self._gains
         span = (
             plain.decode_range[0] * min(low, 1.0),
             plain.decode_range[1] * max(high, 1.0),
@@ -102,6 +106,27 @@ class Outlook:
             decode_range=span,
             computed_decode_tps=self._computed(plain.computed_decode_tps),
         )
+
+    @property
+    def _gains(self) -> tuple[float, float]:
+        """(low, high), times as fast as without drafting."""
+        assert self.ratios
+        if self.is_by_ngrams:
+            check = self.ratios[1]
+            return (
+                ngram_slowdown(lookup_tokens(self.kind), check),
+                ngram_speedup(self.drafted, check),
+            )
+        low, _, high = self.acceptance
+        return self.gain(low), self.gain(high)
+
+    @property
+    def break_even(self) -> float | None:
+        """The share of drafted tokens that has to be accepted; None: not even all of them pay."""
+        assert self.ratios
+        if self.is_by_ngrams:
+            return ngram_break_even(self.drafted, self.ratios[1])
+        return break_even(self.drafted, *self.ratios)
 
     @property
     def likely_gain(self) -> float:
@@ -129,7 +154,9 @@ class Outlook:
                     "Whether drafting pays cannot be said: a device's bandwidth is not known.",
                 )
             ]
-        limit = break_even(self.drafted, *self.ratios)
+        if self.is_by_ngrams:
+            return [self._ngram_reason(self.break_even)]
+        limit = self.break_even
         if limit is None:
             text = (
                 "Even if every draft were accepted it would not pay: drafting and checking take too"
@@ -145,14 +172,6 @@ class Outlook:
         if limit < FREE:
             text = "Checking drafts costs next to nothing here: every accepted token is gained."
             return [info("drafting_pays", text)]
-        if self.is_by_ngrams and limit < self.acceptance[2]:
-            text = (
-                f"It gains where the text repeats itself and more than {limit:.0%} of the drafted"
-                " tokens are accepted"
-            )
-            return [
-                info("drafting_by_ngrams", f"{text}; elsewhere nothing is drafted.")
-            ]
         text = f"It pays when more than {limit:.0%} of the drafted tokens are accepted"
         low, likely, high = self.acceptance
         if limit > likely:
@@ -174,19 +193,43 @@ class Outlook:
     def _source(self) -> str:
         if self.kind == MTP:
             return "a model's own layers"
-        if self.small:
-            return "a draft of this size and family"
-        return "n-grams, more where a text repeats itself"
+        return "a draft of this size and family"
+
+    def _ngram_reason(self, limit: float | None) -> Reason:
+        """They draft only where the text repeats itself, so they stand in nobody's way; their long
+        drafts are dear to check where a step takes as long as its arithmetic."""
+        most = f"a draft of up to {self.drafted} tokens"
+        if limit is None:
+            text = f"Checking {most} takes longer than decoding them: nothing is gained"
+        elif limit < FREE:
+            text = "Checking drafts costs next to nothing here: every accepted token is gained"
+        else:
+            text = (
+                "It gains where the text repeats itself and more than"
+                f" {limit:.0%} of {most} is accepted"
+            )
+        text += "; where nothing repeats itself nothing is drafted."
+        if limit is not None and limit < self.acceptance[2]:
+            return info("drafting_by_ngrams", text)
+        return caution(
+            "drafting_may_not_pay", text, "Use a draft model, or no drafting."
+        )
 
     def figures(self) -> tuple[Figure, ...]:
         if self.ratios is None:
             return (Figure("drafting", "Drafting", self.kind),)
-        limit = break_even(self.drafted, *self.ratios)
-        shown = self.acceptance[2 if self.is_by_ngrams else 1]
-        per_step = expected_tokens(shown, self.drafted)
+        limit = self.break_even
+        if self.is_by_ngrams:
+            shown, most = NGRAM_ACCEPTED, "up to "
+            per_step = 1 + shown * self.drafted
+        else:
+            shown, most = self.acceptance[1], ""
+            per_step = expected_tokens(shown, self.drafted)
         return (
             Figure(
-                "drafting", "Drafting", f"{self.kind}, {self.drafted} tokens at once"
+                "drafting",
+                "Drafting",
+                f"{self.kind}, {most}{self.drafted} tokens at once",
             ),
             Figure(
                 "break_even",

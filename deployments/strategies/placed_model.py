@@ -45,6 +45,7 @@ from deployments.strategies.asked_settings import (
 )
 from deployments.strategies.base import Strategy, caution, info
 from deployments.strategies.remedies import Case, memory_reasons, room_of
+from deployments.strategies.remote_layers import remote_layers_reasons
 from omni.units import MIB, bytes_text
 
 NO_REPACK = "--no-repack"
@@ -140,13 +141,14 @@ def place_model(
         spare,
         found.short_by_bytes,
     )
+    # To a tensor split all cards are one place.
+    places = place(member.shape, cards[:1] if shares else cards, applied)
     reasons = (
         *_context_reasons(request, member, context),
         *memory_reasons(case, found),
+        *remote_layers_reasons(member.shape, cards, places),
         *_prompt_cache_reasons(request, values, host, found),
     )
-    # To a tensor split all cards are one place.
-    places = place(member.shape, cards[:1] if shares else cards, applied)
     speed = SpeedModel(member.shape, cards, host, places, applied, shares)
     chosen = _chosen(values, given, applied, context, member, bool(cards))
     return PlacedModel(

@@ -79,6 +79,7 @@ class Speculative(Strategy):
             if draft
             else None
         )
+        drafted = most_drafted(kind, int(values["draft_max"]))
         large = place_model(
             request,
             target,
@@ -86,9 +87,9 @@ class Speculative(Strategy):
             open_keys=("gpu_layers", SHARES),
             reserved=needs(small) if small else None,
             own_drafting=kind == MTP,
-            draft_max=most_drafted(kind, int(values["draft_max"])),
+            draft_max=drafted,
         )
-        drafting = Outlook(kind, int(values["draft_max"]), large, small)
+        drafting = Outlook(kind, drafted, large, small)
         possible = (
             *_own_reasons(kind, target, request.engine),
             *_pair_reasons(kind, large, small),

@@ -118,12 +118,15 @@ def check_card(row: CardRow) -> None:
     if not card:
         row.card.note("Name the card that has this link.")
         return
+    sheet = None
     try:
-        card_named(card)
+        sheet = card_named(card)
     except OmniError as error:
         row.card.note(str(error))
     try:
         if link:
-            read_link(link)
+            wanted = read_link(link)
+            if sheet:
+                sheet.check_link(wanted.generation, wanted.width)
     except OmniError as error:
         row.link.note(str(error))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.urls import path
 
 from deployments.web.views import (
+    accuracy,
     advice,
     bench_reports,
     benchmarks,
@@ -50,6 +51,7 @@ urlpatterns = [
     path("servers/<slug:name>/offer/", servers.offer, name="server_offer"),
     path("servers/<slug:name>/remove/", servers.remove, name="server_remove"),
     path("plan/", plan.plan, name="plan"),
+    path("plan/accuracy/", accuracy.accuracy, name="accuracy"),
     path("plan/presets/", plan.plan_presets, name="plan_presets"),
     path("devices/across/", devices.across, name="across"),
     path("devices/stand-ins/", devices.stand_ins, name="stand_ins"),

@@ -60,6 +60,34 @@ def test_engines_number_each_kind_and_a_card_without_a_link_has_its_best() -> No
     assert found["Vulkan0"].kind == "vulkan" and found["CPU"].tflops
 
 
+@pytest.mark.parametrize(
+    ("card", "link", "expected"),
+    [
+        ("RTX 3090", "gen5 x16", "gen4 x16 at most"),
+        ("RTX 3090", "gen5", "gen4 x16 at most"),
+        ("Arc B580", "x16", "gen4 x8 at most"),
+        ("5090", "gen6 x4", "gen5 x16 at most"),
+        ("RTX 3090", "gen4 x16", (4, 16)),
+        ("RTX 3090", "gen3 x4", (3, 4)),
+        # What is not said is the card's best.
+        ("RTX 3090", "gen3", (3, 16)),
+        ("RTX 3090", "x4", (4, 4)),
+    ],
+)
+def test_a_link_is_no_faster_than_the_card(
+    card: str, link: str, expected: str | tuple[int, int]
+) -> None:
+    rig = RigSpec((CardSpec(card, link),), None, None)
+    if isinstance(expected, tuple):
+        device, _host = what_if_devices(rig).values()
+        assert device.link_gbps == link_gbps(*expected)
+        return
+    with pytest.raises(OmniError) as refused:
+        what_if_devices(rig)
+    assert refused.value.code == "link_beyond_card"
+    assert expected in refused.value.text and "leave it out" in refused.value.fix
+
+
 @pytest.mark.parametrize("link", ["gen9 x16", "fast", "gen4 x16 or so", "x3"])
 def test_a_link_that_cannot_be_read_is_refused(link: str) -> None:
     with pytest.raises(OmniError) as refused:

@@ -38,6 +38,7 @@ PAGES = {
     "/models/": ("q", "arch", "quant", "state", "sort"),
     "/models/download/": ("q",),
     "/plan/": ("model", "device", "strategy", "context", "parallel", "fixed", "show"),
+    "/plan/accuracy/": ("page",),
     "/plan/presets/": ("model", "device", "context"),
     "/deployments/": ("q",),
     "/chat/": ("q", "current"),

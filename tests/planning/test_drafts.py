@@ -20,6 +20,9 @@ from deployments.planning.drafts import (
     break_even,
     expected_tokens,
     moved_bytes,
+    ngram_break_even,
+    ngram_slowdown,
+    ngram_speedup,
     rank_drafts,
     speedup,
     verify_ratio,
@@ -30,6 +33,8 @@ from deployments.planning.known_drafts import (
     NGRAM_MOD,
     family,
     known_drafts,
+    lookup_tokens,
+    most_drafted,
     own_drafting,
     spec_type_of,
 )
@@ -195,6 +200,43 @@ def test_at_the_break_even_nothing_is_gained(n_draft: int, cost: float) -> None:
 def test_a_draft_as_slow_as_its_target_never_breaks_even() -> None:
     assert break_even(4, 1.01) is None
     assert break_even(1, 0.25) == pytest.approx(0.25)
+
+
+# --- n-grams --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("verify", "share"), [(1.0, 0.0), (1.24, 0.005), (13.0, 0.25), (49.0, 1.0)]
+)
+def test_a_long_draft_pays_from_a_small_share_on(verify: float, share: float) -> None:
+    found = ngram_break_even(48, verify)
+    assert found == pytest.approx(share)
+    # One check of 48 drafted tokens takes as long as it gives tokens.
+    assert found is not None and 1 + 48 * found == pytest.approx(verify)
+
+
+def test_a_check_that_takes_longer_than_all_its_tokens_never_pays() -> None:
+    assert ngram_break_even(48, 50.0) is None
+
+
+@pytest.mark.parametrize(
+    ("n_draft", "verify", "times"),
+    [(48, 1.0, 3.333), (48, 12.0, 1.89), (8, 1.0, 3.333)],
+)
+def test_text_that_repeats_itself_is_as_much_faster_as_tokens_need_no_step(
+    n_draft: int, verify: float, times: float
+) -> None:
+    assert ngram_speedup(n_draft, verify) == pytest.approx(times, rel=0.001)
+
+
+def test_a_refused_draft_costs_its_check_once_in_so_many_tokens() -> None:
+    assert ngram_slowdown(12, 1.0) == 1.0
+    assert ngram_slowdown(12, 13.0) == 0.5
+    assert ngram_slowdown(1, 4.0) == 0.25
+    assert (lookup_tokens("ngram-simple"), lookup_tokens(NGRAM_MOD)) == (12, 24)
+
+
+def test_ngrams_draft_as_much_as_the_engine_does_whatever_is_set() -> None:
+    assert most_drafted("ngram-simple", 3) == 48
+    assert most_drafted("draft-simple", 3) == 3
 
 
 def model(name: str, billions: float, bits: float = 4.8, **more: object) -> ModelFacts:

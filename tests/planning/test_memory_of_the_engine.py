@@ -25,6 +25,9 @@ CASES = [
     case("deepseek2", "0", type_k="f32", type_v="f32"),
     case("jamba", "01"),
     case("jamba", "01", gpu_layers=5),
+    # The second card begins among recurrent layers.
+    case("jamba", "01", tensor_split=(1.0, 8.0)),
+    case("jamba", "01", tensor_split=(5.0, 4.0)),
     # With quantised values flash attention is not given up.
     case("jamba", "0", gpu_layers=5, type_v="q4_0"),
     case("llama", "01", split_mode="tensor", tensor_split=(3.0, 1.0)),
@@ -49,6 +52,8 @@ CASES = [
     case("qwen35", "0", parallel=2, load_nextn=True, draft_max=3),
     case("deepseek32_nextn", "0", load_nextn=True, draft_max=3),
     case("qwen35moe", "", load_nextn=True, draft_max=7),
+    # All states that are kept for drafts come out of one operation.
+    case("qwen35", "0", load_nextn=True, draft_max=7),
     # Delta nets: the order of operations decides which holes the allocator finds.
     case("qwen35", "01"),
     case("qwen35", "01", load_nextn=True, draft_max=3),

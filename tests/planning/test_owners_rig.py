@@ -269,11 +269,12 @@ def test_drafting_for_the_coder_pays_by_its_break_even(
 def test_a_check_of_several_tokens_reads_more_experts(
     r1_file: Path, real_flags: frozenset[str]
 ) -> None:
-    """With experts in RAM a check of 4 tokens reads nearly 4 times as many of them: drafts rarely
-    pay there."""
+    """With experts in RAM a check of 49 tokens reads most of them, and weights go over the link for
+    it: drafts rarely pay there."""
     found = plan(
         "speculative", {"target": member(r1_file, RTX_PRO_6000)}, real_flags, **NOTE
     )
     assert {"drafting_may_not_pay", "drafting_by_ngrams"} & set(codes(found))
-    limit = next(f.text for f in found.figures if f.code == "break_even")
-    assert 50 < int(limit.removesuffix("%")) < 90
+    shown = {figure.code: figure.text for figure in found.figures}
+    assert shown["drafting"] == "ngram-simple, up to 48 tokens at once"
+    assert shown["break_even"] == "never" or int(shown["break_even"][:-1]) > 30

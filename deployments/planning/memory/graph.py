@@ -56,6 +56,8 @@ class Batch:
     # The cache keeps values turned when flash attention is off from the start; not when the engine
     # gives it up.
     v_transposed: bool = False
+    # States of each request that are kept beside the present one.
+    kept_states: int = 0
 
     @property
     def streams(self) -> int:

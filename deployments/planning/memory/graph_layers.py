@@ -5,11 +5,17 @@ Sources: see graph.py; the order of operations is that of src/models/<architectu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deployments.planning.architecture import LayerKind
 from deployments.planning.memory.allocator import Node
 from deployments.planning.memory.graph import I32, LayerBuilder, Spot, Weights
 from deployments.planning.memory.graph_attention import attention, latent_attention
 from deployments.planning.memory.graph_recurrent import recurrent
+
+# Where what goes round a block stands first in its sum, and is what the sum is written over
+# (src/models/<architecture>.cpp).
+_RESIDUAL_FIRST = frozenset({"jamba"})
 
 
 def add_layer(
@@ -53,8 +59,8 @@ def _feed_forward(
         before = after
     is_sparse = bool(w("ffn_gate_inp") and w("ffn_down_exps"))
     if not is_sparse and not (w("ffn_up") and w("ffn_down")):
-        return b.add(current, residual, shape)
-    middle = b.add(current, residual, shape)
+        return _sum(b, current, residual, shape)
+    middle = _sum(b, current, residual, shape)
     if before:
         source = b.norm(middle, before, shape)
     else:
@@ -65,7 +71,14 @@ def _feed_forward(
         out = dense(b, source, kind, w, rows)
     if w("post_ffw_norm"):
         out = b.norm(out, w("post_ffw_norm"), shape)
-    return b.add(out, middle, shape)
+    return _sum(b, out, middle, shape)
+
+
+def _sum(b: LayerBuilder, out: Node, residual: Node, shape: Sequence[int]) -> Node:
+    """What a block gives, and what goes round it."""
+    if b.model.arch in _RESIDUAL_FIRST:
+        return b.add(residual, out, shape)
+    return b.add(out, residual, shape)
 
 
 def _rows_of(b: LayerBuilder, normed: Node, rows: int) -> Node:

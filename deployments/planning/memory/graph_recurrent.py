@@ -171,9 +171,11 @@ def _delta_net(
     if w("ssm_ba") and keys != values:
         # A key for each value.
         q, k = (g.op("repeat", (values, tokens), node) for node in (q, k))
+    # All states that are kept come out of it at once (delta-net-base.cpp, build_recurrent_attn).
+    states = (1 + b.batch.kept_states) * sequences
     out = g.op(
         "delta",
-        (values * tokens + kind.state_s * sequences,),
+        (values * tokens + kind.state_s * states,),
         q,
         k,
         v,
@@ -182,7 +184,7 @@ def _delta_net(
         state,
     )
     g.store(
-        keep_state, g.view("last_state", (kind.state_s * sequences,), out, dense=False)
+        keep_state, g.view("last_state", (kind.state_s * states,), out, dense=False)
     )
     normed = b.norm(
         g.view("delta_out", (values, tokens), out), w("ssm_norm"), (values, tokens)

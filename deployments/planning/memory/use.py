@@ -316,6 +316,7 @@ def _compute(
         type_v=settings.type_v,
         offload_kqv=settings.offload_kqv,
         v_transposed=not settings.flash,
+        kept_states=kept_states(model, settings),
     )
     kinds = tuple(device.kind for device in devices)
     backends = Backends(
