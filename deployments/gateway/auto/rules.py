@@ -43,7 +43,7 @@ class Facts:
     key: str = ""
 
     @property
-    def text(self) -> str:
+    def last_turn(self) -> str:
         return self.prompt.last_turn.lower()
 
 
@@ -62,7 +62,7 @@ class Condition:
 
 
 def _has_words(facts: Facts, words: Iterable[str]) -> bool:
-    return any(word.lower() in facts.text for word in words)
+    return any(word.lower() in facts.last_turn for word in words)
 
 
 def _load(facts: Facts, candidate: Candidate) -> float:
@@ -196,7 +196,7 @@ def read_rules(documents: object) -> tuple[RouteRule, ...]:
         try:
             found.append(read_rule(document))
         except OmniError as error:
-            raise _bad(f"Rule {number}: {error.text}", error.fix) from None
+            raise _bad(f"Rule {number}: {error}") from None
     return tuple(found)
 
 
