@@ -306,9 +306,7 @@ def not_ready(serving: Serving) -> OmniError:
 def _by_rules(
     name: str, rules: RouteRules, table: Table, asked: Asked
 ) -> RoutedRequest:
-    to = [table.deployments[each] for each in rules.names if each in table.deployments]
-    able = [each.candidate for each in to if each.gives_text and each.can_be_asked]
-    decision = asked.decide(able, rules)
+    decision = asked.decide(targets_of(table, rules), rules)
     if decision is None:
         raise not_ready(table.deployments[rules.otherwise])
     serving = table.deployments[decision.chosen]
@@ -326,6 +324,12 @@ def _decided(table: Table, asked: Asked) -> RoutedRequest:
         "Start one on the Deployments page.",
         retry=True,
     )
+
+
+def targets_of(table: Table, rules: RouteRules) -> list[Candidate]:
+    """The deployments that a route's rules choose between, as far as they can answer."""
+    to = [table.deployments[each] for each in rules.names if each in table.deployments]
+    return [each.candidate for each in to if each.gives_text and each.can_be_asked]
 
 
 def candidates_of(table: Table, prompt: Prompt) -> list[Candidate]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from django import forms
 
+from deployments.gateway.routing import AUTO
+
 LONGEST_CHARACTERS = 1_000_000
 NOBODY = ("", "Nobody: it begins")
 
@@ -33,8 +35,21 @@ class PromptForm(forms.Form):
     )
     has_image = forms.BooleanField(label="With an image", required=False)
 
-    def __init__(self, *args: Any, deployments: Sequence[str], **more: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        deployments: Sequence[str],
+        routes: Sequence[str],
+        **more: Any,
+    ) -> None:
         super().__init__(*args, **more)
+        self.fields["model"] = forms.ChoiceField(
+            label="Model",
+            required=False,
+            choices=[(name, name) for name in (AUTO, *routes)],
+            help_text="auto, or a route with rules",
+            widget=forms.Select(attrs={"aria-describedby": "model-help"}),
+        )
         choices = [NOBODY, *((name, name) for name in deployments)]
         self.fields["answered_by"] = forms.ChoiceField(
             label="Answered so far by",

@@ -8,6 +8,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from deployments.models import Deployment, Route
 from tests.gateway.engine import make_deployment
 from tests.helpers import free_port
 
@@ -26,7 +27,7 @@ def test_without_deployments_it_says_what_it_is_for(looking: Client) -> None:
     page = looking.get(reverse("deployments:routing")).content.decode()
     assert "There is no deployment yet" in page
     answer = looking.post(reverse("deployments:routing"), {"prompt": CODE})
-    assert "No deployment is ready" in answer.content.decode()
+    assert "No deployment that it leads to is ready" in answer.content.decode()
 
 
 def test_it_shows_the_rules_and_the_scores_of_a_prompt(looking: Client) -> None:
@@ -64,3 +65,15 @@ def test_a_conversation_that_goes_on_stays(looking: Client) -> None:
     fields = {"prompt": CODE, "earlier": "hello", "answered_by": "smol"}
     text = looking.post(reverse("deployments:routing"), fields).content.decode()
     assert "smol has answered this conversation before" in text
+
+
+def test_a_route_with_rules_is_shown_rule_by_rule(looking: Client) -> None:
+    for name in ("a-coder", "smol"):
+        make_deployment(name, free_port(), state="starting")
+    rules = [{"images": True, "to": "a-coder"}, {"purpose": "coding", "to": "a-coder"}]
+    smol = Deployment.objects.get(name="smol")
+    Route.objects.create(name="helper", deployment=smol, rules=rules)
+    fields = {"prompt": CODE, "model": "helper"}
+    text = looking.post(reverse("deployments:routing"), fields).content.decode()
+    assert "Decided by the rule <strong>rule 2</strong>" in text
+    assert "images is not true" in text and "purpose is coding" in text

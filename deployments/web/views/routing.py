@@ -8,10 +8,11 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
-from deployments.gateway.auto.decision import Surroundings, decide
+from deployments.gateway.auto.decision import Decision, Surroundings, decide
 from deployments.gateway.auto.prompt import Prompt, read_prompt
+from deployments.gateway.auto.rules import decide_route
 from deployments.gateway.directory import read_table
-from deployments.gateway.routing import Table, candidates_of
+from deployments.gateway.routing import Table, candidates_of, targets_of
 from deployments.web.prompt_form import PromptForm
 from omni.htmx import HtmxHttpRequest, render_page_or_part
 
@@ -25,7 +26,7 @@ def routing(request: HtmxHttpRequest) -> HttpResponse:
     table = read_table()
     names = [each.name for each in candidates_of(table, Prompt(""))]
     sent = request.POST if request.method == "POST" else None
-    form = PromptForm(sent, deployments=names)
+    form = PromptForm(sent, deployments=names, routes=sorted(table.rules))
     context: dict[str, Any] = {"form": form, "offered": table.offered}
     if request.method != "POST" or not form.is_valid():
         return _shown(request, context)
@@ -42,11 +43,16 @@ def _shown(request: HtmxHttpRequest, context: dict[str, Any]) -> HttpResponse:
 
 def _decided(form: PromptForm, table: Table) -> dict[str, Any]:
     prompt = _prompt(form.cleaned_data)
-    candidates = candidates_of(table, prompt)
-    if not candidates:
-        return {"nothing_answers": True}
     around = Surroundings(conversation=form.cleaned_data["answered_by"])
-    decision = decide(prompt, candidates, around)
+    rules = table.rules.get(form.cleaned_data["model"])
+    decision: Decision | None = None
+    if rules:
+        candidates = targets_of(table, rules)
+        decision = decide_route(rules, prompt, candidates, around)
+    elif candidates := candidates_of(table, prompt):
+        decision = decide(prompt, candidates, around)
+    if decision is None:
+        return {"nothing_answers": True}
     by_name = {each.name: each for each in candidates}
     return {
         "decision": decision,
