@@ -57,6 +57,7 @@ SECTION_OF = {
     "deployments:deployment": "deployments:deployments",
     "deployments:create": "deployments:deployments",
     "deployments:rig_file": "deployments:deployments",
+    "deployments:routing": "deployments:deployments",
     "deployments:benchmark": "deployments:benchmarks",
     "deployments:benchmark_new": "deployments:benchmarks",
     "chat:benchmark": "deployments:benchmarks",

@@ -214,6 +214,8 @@ PAGES: dict[str, Page] = {
     "deployments:rig_file": Page(LOGGED_IN, OPERATE),
     "deployments:rig_download": SEEN,
     "deployments:rig_schema": SEEN,
+    # Shows where a prompt would go; nothing is sent or kept.
+    "deployments:routing": Page(LOGGED_IN, LOGGED_IN),
     # --- deployments
     "deployments:deployments": SEEN,
     "deployments:deployment": SEEN,
@@ -367,7 +369,7 @@ ADMIN: dict[str, AdminRow] = {
     "deployments.route": _row(
         MANAGE_ROUTES,
         ALL,
-        fields=("name", "deployment", "description"),
+        fields=("name", "deployment", "description", "rules", "fallbacks"),
         actions=(("delete_selected", MANAGE_ROUTES),),
     ),
     "deployments.apikey": _row(

@@ -15,6 +15,7 @@ from deployments.gateway.directory import forget_table, fresh_table, routing_tab
 from deployments.gateway.routing import (
     LEAVING,
     STOPPED,
+    Asked,
     RoutedRequest,
     Serving,
     not_ready,
@@ -42,8 +43,10 @@ _request_locks: dict[str, RequestLocks] = {}
 
 
 @asynccontextmanager
-async def admitted(name: str, wait: Wait) -> AsyncIterator[RoutedRequest]:
-    """Waits until something answers for this name.
+async def admitted(
+    name: str, wait: Wait, asked: Asked | None = None
+) -> AsyncIterator[RoutedRequest]:
+    """Waits until something answers for this name; `asked` is what `auto` decides by.
 
     Inside the block its engine is not ended without notice.
 
@@ -51,7 +54,7 @@ async def admitted(name: str, wait: Wait) -> AsyncIterator[RoutedRequest]:
     """
     deadline_s = time.monotonic() + LONGEST_WAIT_S
     while True:
-        choice = route_request(name, await routing_table())
+        choice = route_request(name, await routing_table(), asked)
         wait.serving = choice.serving
         if choice.serving.is_ready:
             try:

@@ -17,9 +17,10 @@ from deployments.gateway.directory import routing_table
 from deployments.gateway.external import refuse_own
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
-from deployments.gateway.keys import INVALID_KEY, authorize, still_usable
+from deployments.gateway.keys import INVALID_KEY, authorize, prefix_of, still_usable
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply
+from deployments.gateway.routing import AUTO
 from deployments.gateway.shapes import FieldError, model_entry, model_list
 from deployments.gateway.waiting import Wait
 from omni.client_address import nearest_stranger
@@ -122,16 +123,20 @@ async def _answer(
     if path not in POLICIES:
         return await _models(path.removeprefix(MODELS).strip("/"), reply)
     body = await _json(await _body(scope, receive))
-    return await _unless_ended(receive, key, _relay(path, body, reply))
+    return await _unless_ended(receive, key, _relay(path, body, reply, key))
 
 
 async def _models(name: str, reply: Reply) -> None:
     """The names that can answer, at once or once they are loaded; by name also what does not answer
     yet."""
     table = await routing_table()
+    names = table.public_names()
+    # What a person named so stands in its place.
+    if table.for_auto and AUTO not in (public for public, _ in names):
+        names.append((AUTO, table.for_auto[0]))
     named = [
         (public, s)
-        for public, s in table.public_names()
+        for public, s in names
         if (public == name if name else s.is_ready or s.is_unloaded)
     ]
     entries = [
@@ -191,7 +196,7 @@ async def _json(raw: bytes) -> dict[str, Any]:
     return body
 
 
-async def _relay(path: str, body: dict[str, Any], reply: Reply) -> None:
+async def _relay(path: str, body: dict[str, Any], reply: Reply, key: str) -> None:
     wait = Wait()
     is_stream = body.get("stream") is True
     if is_stream:
@@ -199,7 +204,7 @@ async def _relay(path: str, body: dict[str, Any], reply: Reply) -> None:
     else:
         keeping = None
     try:
-        async with open_answer(path, body, wait) as upstream:
+        async with open_answer(path, body, wait, prefix_of(key)) as upstream:
             await _pass_on(upstream, reply)
     finally:
         if keeping:
@@ -237,6 +242,8 @@ def _headers(upstream: Upstream) -> dict[str, str]:
         "x-omni-deployment": upstream.choice.serving.name,
         "x-omni-route": upstream.choice.route,
     }
+    if upstream.choice.decision:
+        headers["x-omni-decision"] = upstream.choice.decision.header
     if upstream.kv_transfer:
         headers["x-omni-handover"] = upstream.kv_transfer.header
     if upstream.dropped:

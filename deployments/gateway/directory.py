@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Mapping
+
+from django.db.models import Prefetch, QuerySet
 
 from deployments.engines.external import LLAMA_CPP, left_out
 from deployments.engines.llama_cpp import LlamaCpp
 from deployments.external.keys import key_name
-from deployments.formats.kinds import WITHOUT_TEXT, Kind
+from deployments.gateway.auto.purposes import guessed_purposes, purposes_of
+from deployments.gateway.auto.rules import RouteRules, read_rules
 from deployments.gateway.kv_transfer_facts import kv_transfer_facts
 from deployments.gateway.routing import ExternalServer, Passage, Peer, Serving, Table
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import address_of
-from deployments.models import Binding, Deployment, Instance, Route
-from deployments.planning.settings import with_defaults
+from deployments.models import Binding, Deployment, Instance, Role, Route
+from deployments.planning.settings import context_tokens, with_defaults
 from deployments.states import InstanceState
 from deployments.strategies import STRATEGIES
 from omni.database import DatabasePool
+from omni.errors import OmniError
+
+log = logging.getLogger(__name__)
 
 REMEMBERED_S = 0.5
 
@@ -62,23 +70,43 @@ def forget_table() -> None:
 def read_table() -> Table:
     found = (
         Deployment.objects.select_related("host", "engine")
-        .prefetch_related("instances")
+        .prefetch_related("instances", Prefetch("bindings", _bindings()))
         .filter(is_deleting=False)
     )
-    without_text = Binding.objects.filter(model__kind__in=WITHOUT_TEXT).values_list(
-        "deployment", "model__kind"
-    )
-    kinds = dict(without_text)
-    deployments = {
-        deployment.name: serving(deployment, kinds.get(deployment.pk, Kind.TEXT))
-        for deployment in found
-    }
+    deployments = {deployment.name: serving(deployment) for deployment in found}
+    routes = list(Route.objects.select_related("deployment"))
     return Table(
-        deployments, dict(Route.objects.values_list("name", "deployment__name"))
+        deployments,
+        {route.name: route.deployment.name for route in routes},
+        {route.name: rules for route in routes if (rules := _rules_of(route))},
     )
 
 
-def serving(deployment: Deployment, kind: str = Kind.TEXT) -> Serving:
+def _rules_of(route: Route) -> RouteRules | None:
+    """None for one that only leads to a deployment."""
+    if not route.rules and not route.fallbacks:
+        return None
+    try:
+        rules = read_rules(route.rules)
+    except OmniError as error:
+        log.warning("the rules of route %s are passed over: %s", route.name, error)
+        rules = ()
+    return RouteRules(route.deployment.name, rules, tuple(route.fallbacks))
+
+
+def _bindings() -> QuerySet[Binding]:
+    """Without the long columns of a model: this is read twice a second."""
+    columns = (
+        "deployment_id",
+        "role",
+        "model__name",
+        "model__kind",
+        "model__n_ctx_train",
+    )
+    return Binding.objects.select_related("model").only(*columns)
+
+
+def serving(deployment: Deployment) -> Serving:
     state = str(deployment.state)
     instances = list(deployment.instances.all())
     strategy = STRATEGIES.get(deployment.strategy)
@@ -87,6 +115,7 @@ def serving(deployment: Deployment, kind: str = Kind.TEXT) -> Serving:
     )
     passage = Passage(strategy.passage) if strategy else Passage.DIRECT
     settings = with_defaults(deployment.settings)
+    written = _written_purposes(deployment)
     peers = {i.role: _peer(i, address) for i in instances if (address := _address(i))}
     return Serving(
         name=deployment.name,
@@ -112,9 +141,38 @@ def serving(deployment: Deployment, kind: str = Kind.TEXT) -> Serving:
         flavour=_flavour(deployment),
         slots=0 if deployment.is_external else int(settings["parallel"]),
         ends_now=deployment.ends_now,
-        kind=kind,
+        kind=deployment.kind,
         is_trial=deployment.is_trial,
+        purposes=written or _guessed(deployment),
+        is_guessed=not written,
+        context_tokens=_context_of_a_request(deployment, settings),
     )
+
+
+def _written_purposes(deployment: Deployment) -> tuple[str, ...]:
+    """What somebody wrote down of what it is for."""
+    words = getattr(deployment, "purposes", None)
+    return purposes_of(words) if isinstance(words, list) else ()
+
+
+def _guessed(deployment: Deployment) -> tuple[str, ...]:
+    bindings = deployment.bindings.all()
+    models = [binding.model.name for binding in bindings if binding.role != Role.DRAFT]
+    names = [deployment.name, deployment.external_model, *models]
+    return guessed_purposes(names, deployment.kind)
+
+
+def _context_of_a_request(
+    deployment: Deployment, settings: Mapping[str, int | str]
+) -> int:
+    """In tokens; 0 where it is not known, as of an external server."""
+    if deployment.is_external:
+        return 0
+    trained = [b.model.n_ctx_train for b in deployment.bindings.all()]
+    together = context_tokens(deployment.settings, next(iter(trained), None))
+    if settings["kv_unified"] == "on":
+        return together
+    return together // max(int(settings["parallel"]), 1)
 
 
 def _flavour(deployment: Deployment) -> str:

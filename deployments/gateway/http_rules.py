@@ -32,7 +32,10 @@ OF_ENGINES = frozenset(
 _SLASHES = re.compile("/{2,}")
 _NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}")
 KNOWN_HEADERS = "authorization, content-type, x-api-key"
-EXPOSED = "x-omni-deployment, x-omni-route, x-omni-handover, x-omni-dropped-fields, retry-after"
+EXPOSED = (
+    "x-omni-deployment, x-omni-route, x-omni-decision, x-omni-handover, x-omni-dropped-fields,"
+    " retry-after"
+)
 
 
 def is_gateway_path(path: str) -> bool:

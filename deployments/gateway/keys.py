@@ -143,9 +143,14 @@ async def _usable_cached(key: str) -> bool:
     return usable
 
 
+def prefix_of(key: str) -> str:
+    """The part of a key that is no secret: the administration lists it."""
+    return key.partition(".")[0]
+
+
 def is_usable(key: str) -> bool:
     """The key's hash is known, it is neither revoked nor expired, and its owner may still chat."""
-    prefix = key.partition(".")[0]
+    prefix = prefix_of(key)
     found = (
         ApiKey.objects.select_related("owner")
         .filter(prefix=prefix, revoked=False)

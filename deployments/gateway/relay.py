@@ -4,9 +4,14 @@ here."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -16,7 +21,10 @@ import httpx
 from django.conf import settings
 
 from deployments.gateway.admission import admitted, explain_errors
+from deployments.gateway.auto.decision import Surroundings
+from deployments.gateway.auto.prompt import Prompt, read_prompt
 from deployments.gateway.connection import engine_errors
+from deployments.gateway.conversations import conversations
 from deployments.gateway.events import WholeEvents
 from deployments.gateway.external import as_taken, refuse, request_to
 from deployments.gateway.extras import extras
@@ -24,13 +32,23 @@ from deployments.gateway.fields import TAKE_LONG, allowed
 from deployments.gateway.kv_transfer import transferred
 from deployments.gateway.kv_transfer_plan import KvTransferReport
 from deployments.gateway.passing import Passing, direct
-from deployments.gateway.routing import AUTO, Passage, RoutedRequest, Serving
+from deployments.gateway.routing import (
+    AUTO,
+    Asked,
+    Passage,
+    RoutedRequest,
+    Serving,
+)
 from deployments.gateway.shapes import FieldError
 from deployments.gateway.suspects import suspects
-from deployments.gateway.waiting import Wait, in_line, watched
+from deployments.gateway.waiting import Wait, at_work, in_line, watched
 from deployments.instances.engine_client import ask, engine_request, send
 from omni.errors import OmniError
 
+log = logging.getLogger(__name__)
+
+# Why another deployment may be asked instead, as long as nothing of an answer was sent.
+OTHERS_MAY = ("engine_unreachable", "gateway_busy", "answer_cut")
 # An answer in one piece; a stream may be longer, it is never held in memory.
 LARGEST_ANSWER_BYTES = 64 << 20
 STILL_THERE_S = 1.0
@@ -122,14 +140,15 @@ class Upstream:
 
 @asynccontextmanager
 async def open_answer(
-    path: str, body: Mapping[str, Any], wait: Wait | None = None
+    path: str, body: Mapping[str, Any], wait: Wait | None = None, key: str = ""
 ) -> AsyncIterator[Upstream]:
     """Sends a request to the deployment that its `model` names; leaving the block cancels the
     generation.
 
     A deployment that is about to be ready is waited for, and so is an engine that is busy; `wait`
-    says for what. `path` is a key of fields.POLICIES. Raises FieldError, routing's errors, and
-    those of admission, engine_errors, suspects and waiting.
+    says for what. `path` is a key of fields.POLICIES, `key` the prefix of the API key that the
+    request came with. Raises FieldError, routing's errors, and those of admission, engine_errors,
+    suspects and waiting.
     """
     name = body.get("model", AUTO if path == "/tokenize" else None)
     if not isinstance(name, str) or not name:
@@ -137,17 +156,69 @@ async def open_answer(
         raise FieldError("model", "The request names no model.", fix)
     wait = wait or Wait()
     fields, dropped = await _checked(path, body)
-    sent_at = time.monotonic()
-    async with admitted(name, wait) as choice:
-        taken = extras(choice.serving.flavour, body, dropped)
-        rest = [name for name in dropped if name not in taken]
-        fields, dropped = as_taken(choice.serving, fields | taken, rest)
+    asked = Asked(partial(read_prompt, path, body), _around, key)
+    sending = _Sending(path, body, fields, dropped, wait, time.monotonic())
+    async with AsyncExitStack() as stack:
+        while True:
+            opening = _opened(name, sending, asked)
+            try:
+                upstream = await stack.enter_async_context(opening)
+                break
+            except OmniError as error:
+                if not _may_try_another(asked, error):
+                    raise
+        if asked.decision and upstream.status == HTTPStatus.OK:
+            conversations.remember(asked.prompt, upstream.choice.serving.name)
+        yield upstream
+
+
+def _around(prompt: Prompt) -> Surroundings:
+    return conversations.around(prompt, at_work())
+
+
+def _may_try_another(asked: Asked, error: OmniError) -> bool:
+    """Before the first byte of an answer: leaves the one out that could not be reached."""
+    if error.code not in OTHERS_MAY or asked.decision is None:
+        return False
+    lost = asked.decision.chosen
+    asked.leave_out(lost)
+    if asked.unreachable.issuperset(asked.decision.chain):
+        return False
+    log.info("another deployment than %s is asked: %s", lost, error.code)
+    return True
+
+
+@dataclass
+class _Sending:
+    """A request whose fields were checked, on its way."""
+
+    path: str
+    body: Mapping[str, Any]
+    fields: dict[str, Any]
+    dropped: list[str]
+    wait: Wait
+    sent_at: float
+
+
+@asynccontextmanager
+async def _opened(
+    name: str, sending: _Sending, asked: Asked
+) -> AsyncIterator[Upstream]:
+    wait, path = sending.wait, sending.path
+    async with admitted(name, wait, asked) as choice:
+        if choice.decision:
+            log.info("%s: %s", name, choice.decision.header)
+        taken = extras(choice.serving.flavour, sending.body, sending.dropped)
+        rest = [name for name in sending.dropped if name not in taken]
+        fields, dropped = as_taken(choice.serving, sending.fields | taken, rest)
         async with (
             _engine(choice, fields, wait),
             _sent(path, choice, fields, wait) as (response, passing),
         ):
             is_stream = fields.get("stream") is True
-            yield Upstream(choice, response, is_stream, sent_at, wait, dropped, passing)
+            yield Upstream(
+                choice, response, is_stream, sending.sent_at, wait, dropped, passing
+            )
 
 
 @asynccontextmanager

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
 from deployments.formats.kinds import Kind, article
+from deployments.gateway.auto.decision import (
+    Candidate,
+    Decision,
+    Surroundings,
+    decide,
+)
+from deployments.gateway.auto.prompt import Prompt
+from deployments.gateway.auto.rules import RouteRules, decide_route
 from deployments.instances.address import EngineAddress
 from deployments.states import UNLOADED, InstanceState
 from omni.errors import OmniError
@@ -92,6 +101,11 @@ class Serving:
     kind: str = Kind.TEXT
     # It is there for a benchmark, and answers who knows its name.
     is_trial: bool = False
+    # What `auto` may send here, and whether that was only guessed from its name.
+    purposes: tuple[str, ...] = ()
+    is_guessed: bool = False
+    # How long one request may be; 0 where that is not known.
+    context_tokens: int = 0
 
     @property
     def shown_state(self) -> str:
@@ -115,6 +129,22 @@ class Serving:
         return self.is_wanted and is_ours and not self.is_ready and self.state != FAILED
 
     @property
+    def candidate(self) -> Candidate:
+        return Candidate(
+            self.name,
+            self.purposes,
+            self.is_ready,
+            self.context_tokens,
+            self.slots,
+            self.kind,
+            self.is_guessed,
+        )
+
+    @property
+    def can_be_asked(self) -> bool:
+        return self.is_ready or self.is_coming
+
+    @property
     def is_ready(self) -> bool:
         """Without the instance that reads prompts, the one that answers does both."""
         alone = self.passage == Passage.KV_TRANSFER and self.state not in LEAVING
@@ -126,12 +156,21 @@ class Table:
     deployments: Mapping[str, Serving] = field(default_factory=dict)
     # Public name → deployment's name.
     routes: Mapping[str, str] = field(default_factory=dict)
+    # Those of them that have rules or fall-backs.
+    rules: Mapping[str, RouteRules] = field(default_factory=dict)
 
     @property
     def offered(self) -> list[Serving]:
         """By name, without what is there for a benchmark only."""
         found = (self.deployments[name] for name in sorted(self.deployments))
         return [serving for serving in found if not serving.is_trial]
+
+    @property
+    def for_auto(self) -> list[Serving]:
+        """What `auto` is offered for, ready ones first; with none it still answers, by whatever is
+        ready."""
+        found = [serving for serving in self.offered if serving.purposes]
+        return sorted(found, key=lambda serving: not serving.is_ready)
 
     def public_names(self) -> list[tuple[str, Serving]]:
         """Every name that is offered, deployments first, each with what answers for it."""
@@ -152,10 +191,62 @@ class RoutedRequest:
     serving: Serving
     route: str
     reason: str
+    decision: Decision | None = None
 
 
-def route_request(name: str, table: Table) -> RoutedRequest:
-    """What answers, or will before long (`is_coming`).
+def _nothing() -> Prompt:
+    return Prompt("")
+
+
+def _unknown(prompt: Prompt) -> Surroundings:
+    return Surroundings()
+
+
+@dataclass
+class Asked:
+    """A request that leaves the choice to Omni, and what was decided for it.
+
+    Its prompt is read when a decision needs it: most requests name a deployment.
+    """
+
+    read: Callable[[], Prompt] = _nothing
+    look_around: Callable[[Prompt], Surroundings] = _unknown
+    key: str = ""
+    decision: Decision | None = None
+    unreachable: frozenset[str] = frozenset()
+
+    @cached_property
+    def prompt(self) -> Prompt:
+        return self.read()
+
+    @cached_property
+    def _around(self) -> Surroundings:
+        return self.look_around(self.prompt)
+
+    def decide(
+        self, candidates: list[Candidate], rules: RouteRules | None = None
+    ) -> Decision | None:
+        """The same as before, unless that one cannot be asked any more; None when none can."""
+        left = {each.name for each in candidates} - self.unreachable
+        if self.decision is None or self.decision.chosen not in left:
+            around = replace(self._around, unreachable=self.unreachable)
+            if not left:
+                return None
+            if rules is None:
+                self.decision = decide(self.prompt, candidates, around)
+            else:
+                self.decision = decide_route(
+                    rules, self.prompt, candidates, around, self.key
+                )
+        return self.decision
+
+    def leave_out(self, deployment: str) -> None:
+        """It could not be reached: another one may be asked instead."""
+        self.unreachable |= {deployment}
+
+
+def route_request(name: str, table: Table, asked: Asked | None = None) -> RoutedRequest:
+    """What answers, or will before long (`is_coming`); `asked` is what `auto` decides by.
 
     Raises OmniError model_not_found, no_text_model, deployment_not_ready or no_deployment_ready,
     saying what to do.
@@ -164,12 +255,14 @@ def route_request(name: str, table: Table) -> RoutedRequest:
         return _able(
             RoutedRequest(table.deployments[name], name, "a deployment has this name")
         )
+    if (rules := table.rules.get(name)) and rules.otherwise in table.deployments:
+        return _by_rules(name, rules, table, asked or Asked())
     if (to := table.routes.get(name)) and to in table.deployments:
         return _able(
             RoutedRequest(table.deployments[to], name, f"the route leads to {to}")
         )
     if name == AUTO:
-        return _first_able(table)
+        return _decided(table, asked or Asked())
     known = ", ".join(public for public, _ in table.public_names()) or "none yet"
     raise OmniError(
         "model_not_found",
@@ -181,7 +274,7 @@ def route_request(name: str, table: Table) -> RoutedRequest:
 def _able(choice: RoutedRequest) -> RoutedRequest:
     if not choice.serving.gives_text:
         raise _no_text(choice.serving)
-    if choice.serving.is_ready or choice.serving.is_coming:
+    if choice.serving.can_be_asked:
         return choice
     raise not_ready(choice.serving)
 
@@ -210,19 +303,39 @@ def not_ready(serving: Serving) -> OmniError:
     )
 
 
-def _first_able(table: Table) -> RoutedRequest:
-    servings = [serving for serving in table.offered if serving.gives_text]
-    for serving in servings:
-        if serving.is_ready:
-            return RoutedRequest(serving, AUTO, "the first ready deployment by name")
-    for serving in servings:
-        if serving.is_coming:
-            return RoutedRequest(
-                serving, AUTO, "none is ready, and this is the first that will be"
-            )
+def _by_rules(
+    name: str, rules: RouteRules, table: Table, asked: Asked
+) -> RoutedRequest:
+    decision = asked.decide(targets_of(table, rules), rules)
+    if decision is None:
+        raise not_ready(table.deployments[rules.otherwise])
+    serving = table.deployments[decision.chosen]
+    return RoutedRequest(serving, name, decision.decided_by.reason, decision)
+
+
+def _decided(table: Table, asked: Asked) -> RoutedRequest:
+    decision = asked.decide(candidates_of(table, asked.prompt))
+    if decision:
+        serving = next(s for s in table.offered if s.name == decision.chosen)
+        return RoutedRequest(serving, AUTO, decision.decided_by.reason, decision)
     raise OmniError(
         "no_deployment_ready",
         "No deployment is ready.",
         "Start one on the Deployments page.",
         retry=True,
     )
+
+
+def targets_of(table: Table, rules: RouteRules) -> list[Candidate]:
+    """The deployments that a route's rules choose between, as far as they can answer."""
+    to = [table.deployments[each] for each in rules.names if each in table.deployments]
+    return [each.candidate for each in to if each.gives_text and each.can_be_asked]
+
+
+def candidates_of(table: Table, prompt: Prompt) -> list[Candidate]:
+    """The deployments that `auto` chooses between: those that answer, or will before long."""
+    return [
+        serving.candidate
+        for serving in table.offered
+        if serving.can_be_asked and (serving.gives_text or prompt.is_embedding)
+    ]

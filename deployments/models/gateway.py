@@ -18,6 +18,15 @@ class Route(models.Model):
         Deployment, on_delete=models.PROTECT, related_name="routes"
     )
     description = models.CharField(max_length=200, blank=True)
+    # As gateway/auto/rules.py reads them: mappings of conditions, each with `to`.
+    rules = models.JSONField(
+        default=list, blank=True, help_text="the first that applies says who answers"
+    )
+    fallbacks = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="deployments that are asked when those before cannot be reached",
+    )
 
     class Meta:
         ordering = ("name",)

@@ -241,12 +241,14 @@ def _shown(value: Any) -> str:
 
 def _apply_route(entry: RigRoute) -> list[str]:
     target = Deployment.objects.get(name=entry.deployment)
-    values = {"deployment": target, "description": entry.description}
+    values = {
+        "deployment": target,
+        "description": entry.description,
+        "rules": [dict(rule) for rule in entry.rules],
+        "fallbacks": list(entry.fallbacks),
+    }
     found = Route.objects.filter(name=entry.name).first()
-    if found and (found.deployment_id, found.description) == (
-        target.pk,
-        values["description"],
-    ):
+    if found and all(getattr(found, key) == value for key, value in values.items()):
         return []
     Route.objects.update_or_create(name=entry.name, defaults=values)
     return [

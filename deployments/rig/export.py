@@ -52,7 +52,16 @@ def current_rig(host: Host | None = None) -> Rig:
                 "bindings__model"
             )
         ),
-        tuple(RigRoute(r.name, r.deployment.name, r.description) for r in routes),
+        tuple(
+            RigRoute(
+                r.name,
+                r.deployment.name,
+                r.description,
+                tuple(r.rules),
+                tuple(r.fallbacks),
+            )
+            for r in routes
+        ),
     )
 
 

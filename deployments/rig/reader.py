@@ -16,6 +16,7 @@ from deployments.advice.purposes import MOST_PURPOSES, why_no_purpose
 from deployments.engines import flavour_titles
 from deployments.engines.external import EXTERNAL
 from deployments.engines.flags import ExtraArgError, allowed_args
+from deployments.gateway.auto.rules import CONDITIONS, MOST_RULES, TO, read_rule
 from deployments.names import LENGTH, is_name
 from deployments.planning.settings import conflicts, parse_setting
 from deployments.rig.nodes import compose, is_null, lines_of
@@ -112,14 +113,57 @@ class _Reader(Walk):
         )
 
     def route(self, node: yaml.Node) -> RigRoute:
-        keys = self.entry(node, "route", {"name", "deployment"}, {"description"})
+        optional = {"description", "rules", "fallbacks"}
+        keys = self.entry(node, "route", {"name", "deployment"}, optional)
         texts = [self.text(keys.get(key), key) for key in ("deployment", "description")]
         if len(texts[1]) > DESCRIPTION_LENGTH:
             self.note(
                 keys["description"],
                 f"The description is longer than {DESCRIPTION_LENGTH} characters.",
             )
-        return RigRoute(self.name(keys, "routes"), *texts, lines=lines_of(node, keys))
+        return RigRoute(
+            self.name(keys, "routes"),
+            texts[0],
+            texts[1],
+            self.rules(keys.get("rules")),
+            self.fallbacks(keys.get("fallbacks")),
+            lines=lines_of(node, keys),
+        )
+
+    def rules(self, node: yaml.Node | None) -> tuple[dict[str, Any], ...]:
+        """The rules of a route, each as its document."""
+        if node is None or is_null(node):
+            return ()
+        items = self.sequence(node, "rules")
+        if len(items) > MOST_RULES:
+            self.note(node, f"A route has at most {MOST_RULES} rules.")
+            return ()
+        found = []
+        for item in items:
+            keys = self.mapping(item, "the rule", {*CONDITIONS, TO})
+            try:
+                given = {key: self.plain(value, key) for key, value in keys.items()}
+                found.append(read_rule(given).document())
+            except OmniError as error:
+                self.note(item, str(error))
+        return tuple(found)
+
+    def plain(self, node: yaml.Node, key: str) -> Any:
+        """A list of texts, or one value; numbers with a point, too."""
+        if isinstance(node, yaml.SequenceNode):
+            return [self.text(item, key) for item in self.sequence(node, key)]
+        value = self.scalar(node, key)
+        if node.tag.endswith(":float"):
+            return yaml.constructor.SafeConstructor().construct_object(node)
+        return value
+
+    def fallbacks(self, node: yaml.Node | None) -> tuple[str, ...]:
+        if node is None or is_null(node):
+            return ()
+        return tuple(
+            self.text(item, "the fall-back")
+            for item in self.sequence(node, "fallbacks")
+        )
 
     def deployment(self, node: yaml.Node) -> RigDeployment:
         optional = {

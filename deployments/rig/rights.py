@@ -69,8 +69,11 @@ def _routes(rig: Rig) -> Iterator[Problem]:
             name=route.name,
             deployment__name=route.deployment,
             description=route.description,
-        )
-        if not same.exists():
+        ).first()
+        if same is None or (tuple(same.rules), tuple(same.fallbacks)) != (
+            route.rules,
+            route.fallbacks,
+        ):
             text = f"Only an administrator may add or change the route {route.name}."
             yield Problem(route.line(), text)
 

@@ -13,6 +13,17 @@ from deployments.advice.purposes import KNOWN, MOST_PURPOSES
 from deployments.engines import flavour_titles
 from deployments.engines.external import EXTERNAL, LONGEST_ADDRESS
 from deployments.engines.flag_table import ALLOWED, SHORT
+from deployments.gateway.auto.rules import (
+    CONDITIONS,
+    FLAG,
+    LARGEST_NUMBER,
+    LONGEST_WORD,
+    MOST_RULES,
+    MOST_WORDS,
+    NUMBER,
+    TO,
+    WORDS,
+)
 from deployments.names import LENGTH, NAME, RESERVED
 from deployments.planning.setting import LIST_OF_NUMBERS, Setting
 from deployments.planning.settings import SETTINGS
@@ -96,8 +107,40 @@ def _route() -> Schema:
         "name": {**_name("routes"), "description": "the public model name"},
         "deployment": _text("the deployment it leads to"),
         "description": description,
+        "rules": {
+            "type": ["array", "null"],
+            "items": _route_rule(),
+            "maxItems": MOST_RULES,
+            "description": "the first that applies says who answers",
+        },
+        "fallbacks": {
+            "type": ["array", "null"],
+            "items": _text("a deployment"),
+            "description": "asked in this order when those before cannot be reached",
+        },
     }
     return _object(properties, "name", "deployment")
+
+
+def _route_rule() -> Schema:
+    word = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST_WORD,
+        "pattern": r"\S",
+    }
+    words = {"type": "array", "items": word, "minItems": 1, "maxItems": MOST_WORDS}
+    kinds: dict[str, Schema] = {
+        WORDS: {"anyOf": [word, words]},
+        NUMBER: {"type": "number", "minimum": 0, "maximum": LARGEST_NUMBER},
+        FLAG: {"type": "boolean"},
+    }
+    properties = {
+        name: {**kinds[condition.kind], "description": condition.help}
+        for name, condition in CONDITIONS.items()
+    }
+    to = {**kinds[WORDS], "description": "a deployment, or several equals"}
+    return _object({**properties, TO: to}, TO)
 
 
 def _deployment() -> Schema:

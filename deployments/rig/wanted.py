@@ -23,6 +23,7 @@ from deployments.rig.words import (
     RigDeployment,
     RigEngine,
     RigError,
+    RigRoute,
 )
 from deployments.services.checks import check_formats, not_downloaded
 from deployments.services.defaults import default_engine
@@ -380,8 +381,19 @@ def _route_problems(wanted: Wanted) -> Iterator[Problem]:
                 route.line("deployment"),
                 f"There is no deployment {route.deployment!r}.",
             )
+        for key, name in _others_of(route):
+            if name not in known:
+                text = f"There is no deployment {name!r}."
+                yield Problem(route.line(key), text)
         if route.name in known or route.name in RESERVED["routes"]:
             yield Problem(
                 route.line("name"),
                 f"The name {route.name!r} is taken or has another meaning.",
             )
+
+
+def _others_of(route: RigRoute) -> Iterator[tuple[str, str]]:
+    """The deployments that a route's rules and fall-backs name, each with the key it stands in."""
+    for rule in route.rules:
+        yield from (("rules", name) for name in rule["to"])
+    yield from (("fallbacks", name) for name in route.fallbacks)

@@ -80,8 +80,12 @@ class RigDeployment(Entry):
 
 @dataclass(frozen=True)
 class RigRoute(Entry):
+    """`rules` are mappings of conditions as gateway/auto/rules.py writes them."""
+
     deployment: str = ""
     description: str = ""
+    rules: tuple[Mapping[str, Any], ...] = ()
+    fallbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,11 @@ def dump(rig: Rig) -> str:
         "deployments": [_deployment_dict(d) for d in rig.deployments],
         "routes": [
             _without_empty(
-                name=r.name, deployment=r.deployment, description=r.description
+                name=r.name,
+                deployment=r.deployment,
+                description=r.description,
+                rules=[dict(rule) for rule in r.rules],
+                fallbacks=list(r.fallbacks),
             )
             for r in rig.routes
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
@@ -9,13 +10,16 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from deployments.gateway.auto.rules import read_names, read_rules
 from deployments.models import (
     ApiKey,
+    Deployment,
     Route,
 )
 from deployments.services.checks import taken_names
 from deployments.web.admin import NamedForm
 from omni.administration import RightsAdmin
+from omni.errors import OmniError
 
 
 class RouteForm(NamedForm):
@@ -27,6 +31,31 @@ class RouteForm(NamedForm):
                 f"The name {name} is taken or has another meaning."
             )
         return name
+
+    def clean_rules(self) -> list[dict[str, Any]]:
+        """As a rig file's: conditions that the gateway knows, and deployments that there are."""
+        try:
+            rules = read_rules(self.cleaned_data["rules"] or [])
+        except OmniError as error:
+            raise forms.ValidationError(str(error)) from None
+        _refuse_unknown(name for rule in rules for name in rule.to)
+        return [rule.document() for rule in rules]
+
+    def clean_fallbacks(self) -> list[str]:
+        given = self.cleaned_data["fallbacks"] or []
+        try:
+            names = list(read_names(given, "fallbacks")) if given else []
+        except OmniError as error:
+            raise forms.ValidationError(str(error)) from None
+        _refuse_unknown(names)
+        return names
+
+
+def _refuse_unknown(names: Iterable[str]) -> None:
+    known = set(Deployment.objects.values_list("name", flat=True))
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise forms.ValidationError(f"There is no deployment {unknown[0]!r}.")
 
 
 @admin.register(Route)

@@ -14,6 +14,7 @@ from deployments.web.views import (
     library,
     plan,
     rig_file,
+    routing,
     servers,
 )
 
@@ -64,6 +65,7 @@ urlpatterns = [
     path("rig-file/", rig_file.rig_file, name="rig_file"),
     path("rig-file/rig.yaml", rig_file.download, name="rig_download"),
     path("rig-file/schema.json", rig_file.schema, name="rig_schema"),
+    path("routing/", routing.routing, name="routing"),
     path("deployments/", deployments.deployments, name="deployments"),
     path("deployments/new/", deployments.create, name="create"),
     path("deployments/quick/", deployments.quick, name="quick"),

@@ -48,6 +48,7 @@ def furnished(panel: RunningPanel) -> dict[str, str]:
         "plan-wrong": "/plan/?device=&context=much",
         "deployments": "/deployments/",
         "deployment": "/deployments/shown/",
+        "routing": "/routing/",
         "new-deployment": "/deployments/new/",
         "chats": "/chat/",
         "standings": "/chat/standings/",
