@@ -179,15 +179,15 @@ async def write_text(target: Target) -> Written:
                 ),
                 token,
             )
-            for place, token in enumerate(tokens.text)
+            for place, token in enumerate(tokens.asked)
         ]
     except httpx.HTTPError as error:
         return Written(why=f"It broke off: {_explanation(error)}")
     except OmniError as error:
-        return Written(why=_short(error.text))
+        return Written(why=error.text[:LONGEST_EXPLANATION])
     except (ValueError, TypeError, LookupError):
         return Written(why=OTHER_SHAPE)
-    return Written(tokens.text, tuple(logprobs))
+    return Written(tokens.asked, tuple(logprobs))
 
 
 async def _tokens(target: Target, text: str) -> list[int]:

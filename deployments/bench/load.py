@@ -16,7 +16,7 @@ from enum import StrEnum
 from random import Random
 
 from deployments.bench.asking import Asking, Target, ask
-from deployments.bench.measured import Measured, Reading
+from deployments.bench.measured import NOT_SENT, Measured, Reading
 from deployments.bench.metrics import Run, ServiceLevel
 from deployments.bench.prompts import Prompt
 from omni.errors import OmniError
@@ -275,7 +275,7 @@ async def _warm_up(
 def _not_sent(prompt: Prompt, due_s: float, most: int) -> Measured:
     """The server lies so far behind that no more can be waited for at once."""
     text = f"{most} requests were waiting already."
-    return Reading(prompt, due_s, due_s).fails(due_s, "not_sent", text)
+    return Reading(prompt, due_s, due_s).fails(due_s, NOT_SENT, text)
 
 
 def _bad_load(text: str, fix: str) -> OmniError:

@@ -18,6 +18,8 @@ from deployments.gateway.timings import KV_TRANSFER, Drafts, Figures, drafts_of,
 # Of a prompt that was read before, an engine reads only the last token or so again. What prompts
 # share without being alike is the beginning of their template.
 READ_AGAIN_TOKENS = 4
+# The reason of a request that was not even sent: too many were waiting.
+NOT_SENT = "not_sent"
 
 
 class Ending(StrEnum):

@@ -104,10 +104,10 @@ def _half_width(values: Sequence[float], mean: float) -> float:
 # --- asking and reading ---------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TextTokens:
-    """`begin` is read and not judged, `text` is asked for token by token."""
+    """`begin` is read and not judged, `asked` is the text, asked for token by token."""
 
     begin: tuple[int, ...]
-    text: tuple[int, ...]
+    asked: tuple[int, ...]
 
 
 def split(begin: Sequence[int], whole: Sequence[int]) -> TextTokens:
@@ -129,8 +129,8 @@ def body_of_token(model: str, tokens: TextTokens, place: int) -> dict[str, Any]:
     """Asks for one token of the text, behind all that comes before it."""
     return {
         "model": model,
-        "prompt": [*tokens.begin, *tokens.text[:place]],
-        "logit_bias": [[tokens.text[place], SURE]],
+        "prompt": [*tokens.begin, *tokens.asked[:place]],
+        "logit_bias": [[tokens.asked[place], SURE]],
         "max_tokens": 1,
         "logprobs": 1,
         "temperature": 0.0,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from deployments.bench.measured import Measured
+from deployments.bench.measured import NOT_SENT, Measured
 from deployments.bench.metrics import Run
 from deployments.bench.statistics import ERROR_RATE, t_bound
 
@@ -44,7 +44,7 @@ def saturation_of(runs: Sequence[Run]) -> Saturation:
     counted = [_counted(run.measured) for run in runs]
     arrived = sum(came for came, _ in counted)
     answered = sum(done for _, done in counted)
-    refused = any(one.reason == "not_sent" for run in runs for one in run.measured)
+    refused = any(one.reason == NOT_SENT for run in runs for one in run.measured)
     state = _state(counted, arrived, answered)
     return Saturation(
         State.OVERLOADED if refused else state,

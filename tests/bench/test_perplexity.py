@@ -25,7 +25,7 @@ def entry(**changes: Any) -> dict[str, Any]:
 
 def test_each_token_is_asked_for_behind_all_before_it() -> None:
     tokens = split([1, 5, 6], [1, 5, 6, 7, 8])
-    assert (tokens.begin, tokens.text) == ((1, 5, 6), (7, 8))
+    assert (tokens.begin, tokens.asked) == ((1, 5, 6), (7, 8))
     asked = body_of_token("base", tokens, 1)
     assert (asked["prompt"], asked["max_tokens"]) == ([1, 5, 6, 7], 1)
     [[token, bias]] = asked["logit_bias"]
@@ -34,7 +34,7 @@ def test_each_token_is_asked_for_behind_all_before_it() -> None:
 
 def test_token_that_reaches_across_the_end_of_the_beginning_is_of_the_text() -> None:
     tokens = split([1, 5, 6], [1, 5, 66, 7])
-    assert (tokens.begin, tokens.text) == ((1, 5), (66, 7))
+    assert (tokens.begin, tokens.asked) == ((1, 5), (66, 7))
 
 
 def test_probability_is_that_of_the_token_that_was_asked_for() -> None:
