@@ -13,12 +13,14 @@ TOPICS: list[str] = []
 _WHOLE: dict[str, list[str]] = {}
 # First letters → the stems that begin with them, each with its topic.
 _STEMS: dict[str, list[tuple[str, str]]] = {}
-_PHRASES: list[tuple[str, str]] = []
+# Those that a text in ASCII can have, and the others.
+_PHRASES: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
 
 
 def _learn_line(topic: str, line: str) -> None:
     if line.startswith("|"):
-        _PHRASES.extend((phrase, topic) for phrase in line.split("|") if phrase)
+        for phrase in filter(None, line.split("|")):
+            _PHRASES[not phrase.isascii()].append((phrase, topic))
         return
     for word in line.split():
         stem = word.removesuffix("*")
@@ -45,9 +47,10 @@ def words_by_topic(words: Iterable[str], text: str) -> dict[str, list[str]]:
     for word in dict.fromkeys(words):
         for topic in _topics_of(word):
             found[topic].append(word)
-    for phrase, topic in _PHRASES:
-        if phrase in text:
-            found[topic].append(phrase)
+    for phrases in _PHRASES[:1] if text.isascii() else _PHRASES:
+        for phrase, topic in phrases:
+            if phrase in text:
+                found[topic].append(phrase)
     return found
 
 

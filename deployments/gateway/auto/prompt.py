@@ -17,8 +17,8 @@ ASCII_CHARACTERS_PER_TOKEN = 3.6
 SHORT_ANSWER, LONG_ANSWER = 256, 2048
 EMBEDDINGS = "/v1/embeddings"
 # A text's first and last characters say what it is about; more would take longer to read.
-HEAD_CHARACTERS = 1200
-TAIL_CHARACTERS = 600
+HEAD_CHARACTERS = 800
+TAIL_CHARACTERS = 400
 SYSTEM = ("system", "developer")
 # Where requests that are no chats have their text.
 TEXT_FIELDS = ("prompt", "input", "content")

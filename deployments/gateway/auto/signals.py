@@ -90,12 +90,11 @@ _COMPARED = re.compile(
 )
 # Without one of these there is no need to look for what has them.
 _HAS_DIGIT = re.compile(r"\d")
-_HAS_MATHS = re.compile(
-    r"[\d=^√²³∫∑∏≤≥≠∀∃\\]|\b(?:f|g|ln|log|exp|sin|cos|tan|sqrt)\s?\("
-)
-_HAS_CODE = re.compile(r"[_:=>.]\S|-\b|\(\)|[a-z][A-Z]|(?:Error|Exception)\b")
+_HAS_MATHS = re.compile(r"[\d=^√²³∫∑∏≤≥≠∀∃\\(]")
+_HAS_CODE = re.compile(r"[_:=>.(-]\S|[a-z][A-Z]")
+_HAS_COMPARING = re.compile(r"plus |más |mais |più |比|より")
 _HAS_TRACE = re.compile(
-    r"Traceback|Error|Exception|error|\bat \w|panicked|dumped|fault"
+    r"Traceback|Error|Exception|error|\bat [\w.$]+\(|panicked|dumped|fault"
 )
 
 
@@ -163,7 +162,7 @@ def _marks(text: str, prose: str, words: list[str]) -> dict[str, list[str]]:
         # Two things are compared all the time; a third makes a puzzle.
         "comparisons": [
             *(word for word in words if word in _COMPARING),
-            *_COMPARED.findall(prose),
+            *_found(_COMPARED, prose, _HAS_COMPARING),
         ][1:],
     }
 
