@@ -22,7 +22,7 @@ _REASONING_ARCHS = frozenset({"gpt-oss", "gpt_oss"})
 # coder, codellama, starcoder, and neither codec nor encoder.
 _CODE_WORD = re.compile(r"code(?!c)\w*|coding|devstral|(?!en|de)\w+coder")
 _REASONING_WORDS = frozenset(
-    {"r1", "qwq", "reasoner", "reasoning", "think", "thinking", "magistral"}
+    {"r1", "qwq", "reasoner", "reasoning", "think", "thinking", "magistral", "math"}
 )
 _BASE_WORDS = frozenset({"base", "pretrained", "pt"})
 

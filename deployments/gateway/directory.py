@@ -9,10 +9,11 @@ from collections.abc import Mapping
 
 from django.db.models import Prefetch, QuerySet
 
+from deployments.advice.guess import ModelTraits, guessed_purposes
 from deployments.engines.external import LLAMA_CPP, left_out
 from deployments.engines.llama_cpp import LlamaCpp
 from deployments.external.keys import key_name
-from deployments.gateway.auto.purposes import guessed_purposes, purposes_of
+from deployments.gateway.auto.purposes import purposes_of
 from deployments.gateway.auto.rules import RouteRules, read_rules
 from deployments.gateway.kv_transfer_facts import kv_transfer_facts
 from deployments.gateway.routing import ExternalServer, Passage, Peer, Serving, Table
@@ -151,15 +152,17 @@ def serving(deployment: Deployment) -> Serving:
 
 def _written_purposes(deployment: Deployment) -> tuple[str, ...]:
     """What somebody wrote down of what it is for."""
-    words = getattr(deployment, "purposes", None)
-    return purposes_of(words) if isinstance(words, list) else ()
+    return purposes_of(deployment.purposes)
 
 
 def _guessed(deployment: Deployment) -> tuple[str, ...]:
+    """Only what names tell: to chat is no purpose of its own, almost any model can."""
     bindings = deployment.bindings.all()
     models = [binding.model.name for binding in bindings if binding.role != Role.DRAFT]
-    names = [deployment.name, deployment.external_model, *models]
-    return guessed_purposes(names, deployment.kind)
+    names = (deployment.name, deployment.external_model, *models)
+    return guessed_purposes(
+        ModelTraits(names, kind=deployment.kind, has_chat_template=False)
+    )
 
 
 def _context_of_a_request(

@@ -27,6 +27,7 @@ from deployments.formats.kinds import Kind
         ("Qwen3-235B-A22B-Thinking-2507", {}, ("reasoning",)),
         ("Phi-4-mini-reasoning", {}, ("reasoning",)),
         ("Magistral-Small-2506", {}, ("reasoning",)),
+        ("Qwen2.5-Math-7B-Instruct", {}, ("reasoning",)),
         ("gpt-oss-120b", {"arch": "gpt-oss"}, ("reasoning",)),
         ("DeepCoder-14B-Reasoning", {}, ("coding", "reasoning")),
         ("llama-3.3-70b-instruct", {}, ("chat",)),

@@ -15,7 +15,7 @@ from deployments.gateway.auto.decision import (
     decide,
 )
 from deployments.gateway.auto.prompt import Prompt, read_prompt
-from deployments.gateway.auto.purposes import guessed_purposes, purposes_of
+from deployments.gateway.auto.purposes import purposes_of
 from tests.gateway.auto.prompts import PICTURE, RIG, asked, labelled
 
 CODE = "Write a Python function that sorts a list of tuples."
@@ -150,28 +150,6 @@ def test_one_that_could_not_be_reached_is_left_out_and_named() -> None:
 def test_every_preference_is_a_step_in_its_order() -> None:
     names = [step.rule for step in decide(asked(CODE), RIG).steps]
     assert [each.name for each in PREFERENCES] == names[-len(PREFERENCES) - 1 : -1]
-
-
-@pytest.mark.parametrize(
-    ("names", "kind", "purposes"),
-    [
-        (["qwen2.5-coder-32b"], "text", ("coding",)),
-        (["starcoder2-7b"], "text", ("coding",)),
-        (["deepseek-r1-distill"], "text", ("reasoning",)),
-        (["qwq-32b"], "text", ("reasoning",)),
-        (["qwen3-4b-thinking-2507"], "text", ("reasoning",)),
-        (["qwen2.5-vl-7b"], "text", ("vision",)),
-        (["nomic-embed"], "embedding", ("embedding",)),
-        (["bge-reranker"], "reranker", ()),
-        (["smollm2-135m"], "text", ()),
-        (["llama-3.1-8b-instruct"], "text", ()),
-        (["decoder-test", "encode"], "text", ()),
-    ],
-)
-def test_a_name_says_what_a_model_is_for_or_nothing(
-    names: list[str], kind: str, purposes: tuple[str, ...]
-) -> None:
-    assert guessed_purposes(names, kind) == purposes
 
 
 def test_purposes_may_be_written_as_people_do() -> None:
