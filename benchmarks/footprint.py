@@ -30,7 +30,7 @@ from tests.panel import RunningPanel  # noqa: E402
 
 PSS_GOAL_MB, CPU_GOAL_PERCENT, READY_GOAL_S = 250.0, 2.0, 4.0
 # Looking for devices, engines and models is part of a start, not of an idle panel.
-LEAST_SETTLE_S, LONGEST_SETTLE_S, QUIET_S, QUIET_SHARE = 10.0, 120.0, 5.0, 0.15
+LEAST_SETTLE_S, LONGEST_SETTLE_S, QUIET_S, QUIET_SHARE = 20.0, 120.0, 5.0, 0.15
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 DEPLOYMENT = """
   - name: smol-{number}
