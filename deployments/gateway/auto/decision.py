@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from deployments.advice.purposes import EMBEDDING, VISION
 from deployments.formats.kinds import Kind
 from deployments.gateway.auto.classifier import (
     CHAT,
@@ -17,7 +18,6 @@ from deployments.gateway.auto.classifier import (
     classify,
 )
 from deployments.gateway.auto.prompt import Prompt
-from deployments.gateway.auto.purposes import EMBEDDING, VISION
 
 LONGEST_HEADER = 300
 
