@@ -40,11 +40,12 @@ def layouts(
     cards: Sequence[str],
     *,
     has_experts: bool,
+    splits_graph: bool = False,
     drafts: Sequence[str] = (),
     largest_first: Sequence[str] = (),
 ) -> Iterator[Layout]:
     """The plainest first. `cards` are devices besides the CPU, `drafts` models that can draft;
-    `largest_first` are the cards by their memory."""
+    `largest_first` are the cards by their memory. `splits_graph`: the engine has graph split."""
     for name in (*cards, CPU):
         yield Layout(StrategyName.INDEPENDENT, {"model": (name,)})
     pairs_and_more = list(several(cards, largest_first))
@@ -55,6 +56,9 @@ def layouts(
             yield Layout(StrategyName.EXPERT_OFFLOAD, {"model": names})
     for names in pairs_and_more:
         yield Layout(StrategyName.TENSOR_SPLIT, {"model": names})
+    if splits_graph:
+        for names in pairs_and_more:
+            yield Layout(StrategyName.GRAPH_SPLIT, {"model": names})
     yield from _drafting(cards, drafts)
     for prefill, decode in permutations(cards, 2):
         roles = {"prefill": (prefill,), "decode": (decode,)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from deployments.advice.layouts import Layout, layouts
 from deployments.advice.search import Candidate
+from deployments.engines import get_flavour
 from deployments.models import Engine, Model
 from deployments.planning.corrections import Past
 from deployments.planning.memory.placement import CPU
@@ -110,6 +111,7 @@ class LayoutPlans:
         found_layouts = layouts(
             cards,
             has_experts=has_experts,
+            splits_graph=get_flavour(engine.flavour).splits_graph,
             drafts=tuple(drafts),
             largest_first=sorted(cards, key=self._size, reverse=True),
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from deployments.advice.layouts import layouts, several
+from deployments.advice.layouts import Layout, layouts, several
+from deployments.states import StrategyName
 
 
 def test_of_few_cards_every_combination_of_many_pairs_the_largest_and_all() -> None:
@@ -19,3 +20,12 @@ def test_every_layout_is_there_once() -> None:
     assert len(keys) == len(set(keys))
     over_three = [each for each in every if len(each.places) == 3]
     assert {each.places for each in over_three} == {("CUDA3", "CUDA4", "CUDA5")}
+
+
+def test_graph_split_is_a_layout_where_the_engine_has_it() -> None:
+    cards = ("CUDA0", "CUDA1")
+    having = list(layouts(cards, has_experts=False, splits_graph=True))
+    without = list(layouts(cards, has_experts=False))
+    assert [each for each in having if each not in without] == [
+        Layout(StrategyName.GRAPH_SPLIT, {"model": cards})
+    ]
