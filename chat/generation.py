@@ -189,7 +189,7 @@ class Generation:
         while not self._over.is_set():
             live = self._live()
             # The page goes on counting by itself.
-            now = {**live, "counting_ms": live["counting_ms"] is None}
+            now = {**live, "counting_ms": live["counting_ms"] is None, "at_s": None}
             if now != told:
                 told = now
                 await self._send(self.state(State.STREAMING, live=live))
@@ -198,7 +198,9 @@ class Generation:
     def _live(self) -> dict[str, Any]:
         now_s = time.time()
         energy = self.meter.facts(now_s) if self.written.sent_at else {}
-        return self.written.live(self._waits_for(), energy, self.meter.watts(now_s))
+        live = self.written.live(self._waits_for(), energy, self.meter.watts(now_s))
+        # Whoever attaches is told at once, and what was sent before may reach him after that.
+        return {**live, "at_s": time.monotonic()}
 
     async def _publish(self) -> None:
         for track in TRACKS:

@@ -8,6 +8,7 @@ export class Stream {
     this.article = article;
     this.have = { content: 0, thinking: 0 };
     this.settledThrough = 0;
+    this.liveAtS = 0;
     this.settledBox = article.querySelector("[data-settled]");
     this.tail = emptyText(article.querySelector("[data-tail]"));
     this.thinking = emptyText(article.querySelector("[data-track=thinking]"));
@@ -38,8 +39,10 @@ export class Stream {
     return true;
   }
 
-  /** What the answer waits for, and its figures so far. */
-  live({ doing, counting_ms: countingMs, figures }) {
+  /** What the answer waits for, and its figures so far; news that newer ones overtook is none. */
+  live({ doing, counting_ms: countingMs, figures, at_s: atS }) {
+    if (atS < this.liveAtS) return;
+    this.liveAtS = atS;
     const line = this.article.querySelector("[data-working]");
     if (line && doing) line.textContent = doing;
     this.figures.show(figures);
