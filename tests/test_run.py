@@ -73,7 +73,8 @@ def run_suite(
         "run.FAILED = run.ROOT / 'failed.txt';"
         "sys.exit(run.main(sys.argv[1:]))"
     )
-    # Nothing of this project's own set-up: a suite of its own, in a folder of its own.
+    # Nothing of this project's own set-up: a suite of its own, in a folder of its own, without the
+    # plug-ins that are installed here.
     options = ["-c", os.devnull, "--rootdir", str(suite.parent)]
     return subprocess.run(
         [sys.executable, "-c", script, str(suite), *arguments],
@@ -82,6 +83,8 @@ def run_suite(
         | {
             "OMNI_TEST_COUNTS": str(counts),
             "PYTEST_ADDOPTS": " ".join(options),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTEST_PLUGINS": "xdist.plugin",
             "PYTHONPATH": str(run.ROOT),
         },
         capture_output=True,

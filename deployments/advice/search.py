@@ -101,11 +101,15 @@ class Load:
     def company(self, candidate: Candidate, more: int = 0) -> tuple[int, int]:
         """How many users the deployment has and how many deployments its busiest device, itself
         included; `more` are users that come with it."""
-        working = self.working
-        sharers = max((working[device] for device in candidate.works_on), default=0)
+        # Asked more often than anything else in a search: a loop takes half of what max() does.
+        sharers = 0
+        for device in candidate.works_on:
+            working = self.working[device]
+            if working > sharers:
+                sharers = working
         if more and not self.purposes[candidate.key]:
             sharers += 1
-        return self.users[candidate.key] + more, max(sharers, 1)
+        return self.users[candidate.key] + more, sharers or 1
 
     def cost(
         self, purpose: Purpose, candidate: Candidate | None, more: int = 0

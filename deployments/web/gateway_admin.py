@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
@@ -51,8 +52,13 @@ class RouteForm(NamedForm):
         return names
 
 
+def _routable() -> QuerySet[Deployment]:
+    """A trial ends with its benchmark: nothing is sent there by name."""
+    return Deployment.objects.filter(trial_of=None, is_deleting=False)
+
+
 def _refuse_unknown(names: Iterable[str]) -> None:
-    known = set(Deployment.objects.values_list("name", flat=True))
+    known = set(_routable().values_list("name", flat=True))
     unknown = sorted(set(names) - known)
     if unknown:
         raise forms.ValidationError(f"There is no deployment {unknown[0]!r}.")
@@ -64,6 +70,13 @@ class RouteAdmin(RightsAdmin):
     list_display = ("name", "deployment", "description")
     list_filter = ("deployment",)
     search_fields = ("name", "description", "deployment__name")
+
+    def formfield_for_foreignkey(
+        self, db_field: Any, request: HttpRequest, **kwargs: Any
+    ) -> Any:
+        if db_field.name == "deployment":
+            kwargs["queryset"] = _routable()
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
 
 @admin.register(ApiKey)

@@ -243,3 +243,15 @@ def test_a_route_takes_no_name_that_means_something_else(
     )
     assert "taken or has another meaning" in answer.content.decode()
     assert not Route.objects.filter(name=name).exists()
+
+
+def test_no_route_leads_to_a_trial_which_ends_with_its_benchmark(
+    admin: Client, rows: Deployment
+) -> None:
+    Deployment.objects.filter(pk=rows.pk).update(trial_of=1)
+    answer = admin.post(
+        "/admin/deployments/route/add/",
+        {"name": "faster", "deployment": rows.pk, "description": ""},
+    )
+    assert "not one of the available choices" in answer.content.decode()
+    assert not Route.objects.filter(name="faster").exists()
