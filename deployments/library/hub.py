@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from huggingface_hub import CardData, HfApi
+# Its client for everything takes 4 MB in each process: it is loaded when a hub is asked.
+import huggingface_hub
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from deployments.formats.gguf_window import printable
 from deployments.library.hub_client import endpoint, page_url, token
@@ -15,6 +16,9 @@ from deployments.library.hub_errors import hub_errors
 from deployments.library.hub_files import RepoFile, is_repo, is_safe_path
 from deployments.library.timeouts import NoAnswer, in_time
 from omni.errors import OmniError
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 INFO_TIMEOUT_S = 10.0
 # For the whole answer, however slowly it comes.
@@ -48,7 +52,8 @@ def repo_info(repo: str, revision: str = "") -> RepoInfo:
     """What the repository has. Raises OmniError."""
 
     def ask() -> ModelInfo:
-        return HfApi(endpoint=endpoint(), token=token() or False).model_info(
+        client = huggingface_hub.HfApi(endpoint=endpoint(), token=token() or False)
+        return client.model_info(
             repo, revision=revision or None, files_metadata=True, timeout=INFO_TIMEOUT_S
         )
 
@@ -90,7 +95,7 @@ def _checked_info(repo: str, found: ModelInfo) -> RepoInfo:
     if not is_repo(name) or not (_COMMIT.fullmatch(revision) or revision == "main"):
         raise _not_understood("a name or commit that is none")
     card = found.card_data
-    if card is not None and not isinstance(card, CardData):
+    if card is not None and not isinstance(card, huggingface_hub.CardData):
         # The hub's library passes on what it does not understand.
         raise _not_understood("a card that is none")
     licence = card.get("license") if card else ""
