@@ -14,7 +14,8 @@ from chat.pages import own
 from chat.transcript import active_turns
 from deployments.bench.prompt_files import lines_of
 from deployments.bench.questions import ANSWER_TOKENS
-from deployments.web.benchmark_form import OWN, BenchmarkForm
+from deployments.web.benchmark_fields import OWN
+from deployments.web.benchmark_form import BenchmarkForm
 from omni.htmx import HtmxHttpRequest
 
 # Everybody who looks at benchmarks reads it: a title would tell what was talked about.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from deployments.bench.comparisons import SpeedVerdict
-from deployments.web.bench_document import (
+from deployments.web.bench_values import (
     TOGETHER,
     Arm,
     ArmKey,

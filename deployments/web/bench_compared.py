@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from deployments.bench.metrics import Metric
-from deployments.web.bench_document import (
+from deployments.web.bench_tables import Label, label_of
+from deployments.web.bench_values import (
     Arm,
     ArmKey,
     Measurements,
     Setup,
     metric_of,
 )
-from deployments.web.bench_tables import Label, label_of
 from deployments.web.bench_words import (
     change_text,
     figure_text,

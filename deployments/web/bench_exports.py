@@ -11,13 +11,7 @@ from typing import Any
 
 from deployments.bench.scenarios import NAMES, scenario
 from deployments.web.bench_answer import answer_of
-from deployments.web.bench_document import (
-    OF_A_REQUEST,
-    Measurements,
-    Request,
-    metric_of,
-    read_document,
-)
+from deployments.web.bench_document import read_document
 from deployments.web.bench_plots import error_text, foretold
 from deployments.web.bench_report import stage_of
 from deployments.web.bench_tables import (
@@ -31,6 +25,12 @@ from deployments.web.bench_tables import (
     quality_rows,
     service_level_text,
     setup_views,
+)
+from deployments.web.bench_values import (
+    OF_A_REQUEST,
+    Measurements,
+    Request,
+    metric_of,
 )
 from deployments.web.bench_words import (
     VERDICTS,

@@ -23,7 +23,8 @@ from deployments.web.bench_charts import (
     scale_of,
     spread_on,
 )
-from deployments.web.bench_document import (
+from deployments.web.bench_tables import Label, label_of
+from deployments.web.bench_values import (
     TOGETHER,
     Arm,
     ArmKey,
@@ -32,7 +33,6 @@ from deployments.web.bench_document import (
     Request,
     metric_of,
 )
-from deployments.web.bench_tables import Label, label_of
 from deployments.web.bench_words import (
     VERDICTS,
     change_text,

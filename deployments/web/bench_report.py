@@ -14,11 +14,7 @@ from deployments.web.bench_answer import Answer, answer_of
 from deployments.web.bench_charts import (
     Series,
 )
-from deployments.web.bench_document import (
-    Measurements,
-    metric_of,
-    read_document,
-)
+from deployments.web.bench_document import read_document
 from deployments.web.bench_plots import (
     PREDICTED,
     Forest,
@@ -48,6 +44,10 @@ from deployments.web.bench_tables import (
     quality_rows,
     service_level_text,
     setup_views,
+)
+from deployments.web.bench_values import (
+    Measurements,
+    metric_of,
 )
 from deployments.web.bench_words import (
     count_of,

@@ -13,7 +13,7 @@ from deployments.web.bench_charts import (
     colour_of,
     letter_of,
 )
-from deployments.web.bench_document import (
+from deployments.web.bench_values import (
     ALONE,
     TOGETHER,
     Arm,

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deployments.bench.comparisons import SpeedVerdict
-from deployments.web.bench_document import Difference, metric_of
+from deployments.web.bench_values import (
+    Difference,
+    metric_of,
+)
 from omni.units import (
     UNKNOWN,
     bytes_text,

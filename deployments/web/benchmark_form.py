@@ -19,49 +19,36 @@ from deployments.bench.candidates import (
 )
 from deployments.bench.metrics import ServiceLevel
 from deployments.bench.prompt_files import (
-    EXAMPLE,
     MOST_PROBLEMS,
     PromptFileError,
-    lines_of,
     parse_prompts,
 )
 from deployments.bench.prompts import Prompt
 from deployments.bench.questions import ANSWER_TOKENS
 from deployments.bench.runs import (
     MOST_DEPLOYMENTS,
-    MOST_ROUNDS,
-    MOST_SECONDS,
     MOST_USERS,
     benchmark_request,
 )
-from deployments.bench.scenarios import NAMES, SCENARIOS, Load, Scenario
+from deployments.bench.scenarios import SCENARIOS, Load, Scenario
 from deployments.bench.shape import (
     LEAST_RATE,
-    MOST_LIMIT_MS,
     MOST_RATE,
     MOST_RATES,
-    MOST_THINK_S,
     Shape,
 )
-from deployments.engines.request_fields import LARGEST_TOKENS
 from deployments.models import BenchmarkRun
 from deployments.services.tenancy import why_not_together
+from deployments.web.benchmark_fields import (
+    LARGEST_PROMPTS_BYTES,
+    LONGEST_NAME,
+    OWN,
+    OWN_NAME,
+    START,
+    BenchmarkFields,
+)
 from deployments.web.form_fields import choice_field
 from omni.errors import OmniError
-
-# Prompts of one's own, in the place of a scenario's name.
-OWN = "own"
-OWN_NAME = "own prompts"
-LONGEST_NAME = 120
-# What was typed and a file come together, and what is sent has a limit (LARGEST_BODY_BYTES).
-LARGEST_PROMPTS_BYTES = 1 << 20
-MOST_MINUTES = MOST_SECONDS / 60
-START: dict[str, Any] = {
-    "scenario": NAMES[0],
-    "rounds": MOST_ROUNDS,
-    "minutes": 30,
-    "max_tokens": ANSWER_TOKENS,
-}
 
 
 @dataclass(frozen=True)
@@ -84,7 +71,7 @@ class ScenarioRow:
         return ", ".join(map(str, self.scenario.concurrency))
 
 
-class BenchmarkForm(forms.Form):
+class BenchmarkForm(BenchmarkFields):
     """A new run. Deployments are of one host; the baseline goes first."""
 
     # Which field an error of the service is about.
@@ -93,118 +80,6 @@ class BenchmarkForm(forms.Form):
         "not_mixed": "deployment",
         "not_found": "deployment",
     }
-
-    deployment = forms.MultipleChoiceField(
-        error_messages={
-            "required": "Choose at least one deployment; two or more are compared.",
-            "invalid_choice": "%(value)s is not there any more.",
-        }
-    )
-    baseline = forms.ChoiceField(required=False)
-    scenario = forms.ChoiceField(
-        choices=[*((name, name) for name in NAMES), (OWN, OWN_NAME)],
-        error_messages={"required": "Choose what is asked."},
-    )
-    called = forms.CharField(
-        required=False,
-        max_length=LONGEST_NAME,
-        label="Name",
-        help_text="How the report calls them. Left empty, the file's name.",
-    )
-    prompts = forms.CharField(
-        required=False,
-        strip=False,
-        label="Prompts",
-        widget=forms.Textarea(
-            attrs={
-                "rows": 8,
-                "wrap": "off",
-                "class": "mono",
-                "spellcheck": "false",
-                "placeholder": EXAMPLE,
-            }
-        ),
-        help_text=(
-            "One JSON object a line, with a prompt or messages, and max_tokens if it has"
-            " a length of its own. No prompt is asked twice, so write at least 40."
-        ),
-    )
-    file = forms.FileField(
-        required=False,
-        label="Or choose a file",
-        widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.json,.txt"}),
-        help_text="What is in it takes the place of what stands above.",
-    )
-    max_tokens = forms.IntegerField(
-        required=False,
-        min_value=1,
-        max_value=LARGEST_TOKENS,
-        label="Longest answer (tokens)",
-        help_text="For the lines that name none.",
-    )
-    users = forms.CharField(
-        required=False,
-        max_length=100,
-        label="Users at once",
-        widget=forms.TextInput(attrs={"placeholder": "As the scenario"}),
-        help_text=(
-            "One number, or several to see how it grows: 1,4. Left empty, those of the"
-            " scenario."
-        ),
-    )
-    rates = forms.CharField(
-        required=False,
-        max_length=100,
-        label="Requests a second",
-        widget=forms.TextInput(attrs={"placeholder": "Users wait for answers"}),
-        help_text=(
-            "An open loop instead of users: requests come at random moments (Poisson) at this"
-            " rate, whoever still waits. One, or several: 0.5,1. The report says whether each"
-            " deployment keeps up."
-        ),
-    )
-    think_s = forms.FloatField(
-        required=False,
-        min_value=0,
-        max_value=MOST_THINK_S,
-        label="Think time (seconds)",
-        widget=forms.NumberInput(attrs={"step": "any"}),
-        help_text=(
-            "Of each user, between an answer and the next question. Left empty, none: the"
-            " users keep the deployment as busy as they can."
-        ),
-    )
-    slo_first_token_ms = forms.FloatField(
-        required=False,
-        max_value=MOST_LIMIT_MS,
-        label="First token within (ms)",
-        widget=forms.NumberInput(attrs={"min": "0", "step": "any"}),
-        help_text=(
-            "Goodput is the requests a second whose answers keep to this and to the time per"
-            " output token. Left empty, no limit."
-        ),
-    )
-    slo_token_ms = forms.FloatField(
-        required=False,
-        max_value=MOST_LIMIT_MS,
-        label="Each output token within (ms)",
-        widget=forms.NumberInput(attrs={"min": "0", "step": "any"}),
-        help_text="The mean pause between two tokens of an answer; 50 ms are 20 tokens/s.",
-    )
-    rounds = forms.IntegerField(
-        min_value=1,
-        max_value=MOST_ROUNDS,
-        label="Rounds at most",
-        help_text="It ends sooner once enough is known.",
-    )
-    minutes = forms.FloatField(
-        required=False,
-        max_value=MOST_MINUTES,
-        label="Time at most (minutes)",
-        widget=forms.NumberInput(attrs={"min": "0", "step": "any"}),
-        help_text="The round that runs then is finished. Left empty, no limit.",
-    )
-    swaps = forms.BooleanField(required=False, label="One is up at a time")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["initial"] = START | kwargs.get("initial", {})
@@ -486,47 +361,3 @@ def _why_not(scenario: Scenario, chosen: Sequence[Candidate]) -> str:
         f"It needs a context of {scenario.context:,} tokens for each request;"
         f" {least.name} has {least.context:,}."
     )
-
-
-# --- what it opens with ---------------------------------------------------------------------------
-def typed_so_far(query: QueryDict) -> dict[str, Any]:
-    """Field name → what stands in it, for a form that is shown again because what it depends on
-    changed, or that an address fills in."""
-    known = [name for name in BenchmarkForm.base_fields if name in query]
-    return {
-        name: query.getlist(name) if name == "deployment" else query[name]
-        for name in known
-    }
-
-
-def same_again(run: BenchmarkRun, user: Any) -> dict[str, Any]:
-    """The choices of a run that there was. Prompts of one's own are given back to who wrote
-    them."""
-    choices = {
-        "deployment": run.names,
-        "baseline": run.names[0] if run.names else "",
-        "users": ",".join(map(str, run.concurrency)),
-        "rates": ",".join(f"{rate:g}" for rate in run.rates),
-        "think_s": f"{run.think_s:g}" if run.think_s else "",
-        "slo_first_token_ms": _limit_text(run.slo_first_token_ms),
-        "slo_token_ms": _limit_text(run.slo_token_ms),
-        "rounds": run.most_rounds,
-        "minutes": None if run.seconds is None else f"{run.seconds / 60:g}",
-        "swaps": run.swaps,
-    }
-    if run.prompts is None:
-        return choices | {"scenario": run.scenario}
-    own = {"scenario": OWN, "called": run.scenario}
-    if run.requested_by_id == user.pk:
-        own["prompts"] = lines_of(run.prompts)
-    return choices | own
-
-
-def _limit_text(limit_ms: float | None) -> str:
-    return "" if limit_ms is None else f"{limit_ms:g}"
-
-
-def missing_names(run: BenchmarkRun, form: BenchmarkForm) -> list[str]:
-    """The deployments of a run that are not there any more."""
-    there = {one.name for one in form.candidates}
-    return [name for name in run.names if name not in there]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deployments.web.bench_compared import MISSING, change_percent, compared
-from deployments.web.bench_document import OF_A_REQUEST, read_document
+from deployments.web.bench_document import read_document
 from deployments.web.bench_exports import (
     CSV_COLUMNS,
     as_csv,
@@ -22,6 +22,9 @@ from deployments.web.bench_exports import (
     guarded,
     plain,
     table,
+)
+from deployments.web.bench_values import (
+    OF_A_REQUEST,
 )
 from omni import markdown
 from tests.bench.documents import BASE, SPEC, SPLIT, Document, document_of

@@ -16,9 +16,13 @@ from deployments.bench.comparisons import SpeedVerdict
 from deployments.bench.metrics import METRICS
 from deployments.models import BenchmarkRun
 from deployments.web.bench_answer import answer_of
-from deployments.web.bench_document import Measurements, metric_of, read_document
+from deployments.web.bench_document import read_document
 from deployments.web.bench_plots import error_text, foretold
 from deployments.web.bench_report import Report, report_of, stage_of
+from deployments.web.bench_values import (
+    Measurements,
+    metric_of,
+)
 from deployments.web.bench_words import (
     change_text,
     figure_text,

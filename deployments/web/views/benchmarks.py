@@ -30,12 +30,8 @@ from deployments.services.waiting import agent_is_running
 from deployments.web.addresses import gateway_address
 from deployments.web.bench_report import report_of
 from deployments.web.bench_words import seen
-from deployments.web.benchmark_form import (
-    BenchmarkForm,
-    missing_names,
-    same_again,
-    typed_so_far,
-)
+from deployments.web.benchmark_form import BenchmarkForm
+from deployments.web.benchmark_start import missing_names, same_again, typed_so_far
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, go_to, is_htmx, render_page_or_part, wants_part
 
