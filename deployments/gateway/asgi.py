@@ -13,11 +13,12 @@ from typing import Any
 
 from django.conf import settings
 
+from deployments.gateway.caller import Caller, Surface
 from deployments.gateway.directory import routing_table
 from deployments.gateway.external import refuse_own
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
-from deployments.gateway.keys import INVALID_KEY, authorize, prefix_of, still_usable
+from deployments.gateway.keys import INVALID_KEY, Key, authorize, still_usable
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply
 from deployments.gateway.routing import AUTO
@@ -50,9 +51,11 @@ async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     try:
         if scope["method"] == "OPTIONS":
             return await _options(scope["path"], reply, cors)
-        key = await authorize(scope["headers"], client_of(scope))
+        address = client_of(scope)
+        key = await authorize(scope["headers"], address)
         refuse_own(scope["headers"])
-        await _answer(scope, receive, reply, key)
+        caller = Caller(Surface.GATEWAY, key, address=address)
+        await _answer(scope, receive, reply, caller)
     except OmniError as error:
         await reply.fail(error)
     except ClientGone:
@@ -101,7 +104,7 @@ async def _options(path: str, reply: Reply, cors: dict[str, str]) -> None:
 
 
 async def _answer(
-    scope: dict[str, Any], receive: Receive, reply: Reply, key: str
+    scope: dict[str, Any], receive: Receive, reply: Reply, caller: Caller
 ) -> None:
     path = scope["path"]
     method = scope["method"]
@@ -123,7 +126,7 @@ async def _answer(
     if path not in POLICIES:
         return await _models(path.removeprefix(MODELS).strip("/"), reply)
     body = await _json(await _body(scope, receive))
-    return await _unless_ended(receive, key, _relay(path, body, reply, key))
+    return await _unless_ended(receive, caller, _relay(path, body, reply, caller))
 
 
 async def _models(name: str, reply: Reply) -> None:
@@ -196,7 +199,7 @@ async def _json(raw: bytes) -> dict[str, Any]:
     return body
 
 
-async def _relay(path: str, body: dict[str, Any], reply: Reply, key: str) -> None:
+async def _relay(path: str, body: dict[str, Any], reply: Reply, caller: Caller) -> None:
     wait = Wait()
     is_stream = body.get("stream") is True
     if is_stream:
@@ -204,7 +207,7 @@ async def _relay(path: str, body: dict[str, Any], reply: Reply, key: str) -> Non
     else:
         keeping = None
     try:
-        async with open_answer(path, body, wait, prefix_of(key)) as upstream:
+        async with open_answer(path, body, wait, caller) as upstream:
             await _pass_on(upstream, reply)
     finally:
         if keeping:
@@ -254,12 +257,14 @@ def _headers(upstream: Upstream) -> dict[str, str]:
     return headers
 
 
-async def _unless_ended(receive: Receive, key: str, work: Awaitable[None]) -> None:
+async def _unless_ended(
+    receive: Receive, caller: Caller, work: Awaitable[None]
+) -> None:
     """Does the work until the client hangs up or its key is revoked, before its first byte as well
     as after."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hung_up(receive))
-    revoked = asyncio.ensure_future(_revoked(key))
+    revoked = asyncio.ensure_future(_revoked(caller.key))
     try:
         await asyncio.wait({task, gone, revoked}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -279,6 +284,6 @@ async def _hung_up(receive: Receive) -> None:
         pass
 
 
-async def _revoked(key: str) -> None:
-    while await still_usable(key):
+async def _revoked(key: Key | None) -> None:
+    while key is None or await still_usable(key):
         await asyncio.sleep(KEY_CHECKED_EVERY_S)

@@ -73,10 +73,12 @@ class WholeEvents:
     @property
     def is_complete(self) -> bool:
         """Whether the last events say that the answer is all there, or what went wrong with it."""
-        return any(
-            ends_answer(data_of(event))
-            for event in EVENT_END.split(b"".join(self._last))
-        )
+        return any(ends_answer(data_of(event)) for event in EVENT_END.split(self.last))
+
+    @property
+    def last(self) -> bytes:
+        """The events that came last: where an answer ends, and what it cost."""
+        return b"".join(self._last)
 
     def _remember(self, events: bytes) -> None:
         self._last.append(events)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -35,6 +36,16 @@ INVALID_KEY = (
 )
 
 _in_database = DatabasePool("gateway-keys", 2)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that a request came with and that was right; `prefix` is the part that is no secret."""
+
+    secret: str
+    prefix: str
+
+
 _seen: dict[bytes, tuple[float, bool]] = {}
 # Keys that were usable when they were last asked for, and when that was.
 _right: dict[bytes, float] = {}
@@ -65,7 +76,7 @@ def key_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return raw.decode("latin-1").strip()
 
 
-async def authorize(headers: Iterable[tuple[bytes, bytes]], client: str = "") -> str:
+async def authorize(headers: Iterable[tuple[bytes, bytes]], client: str = "") -> Key:
     """The key of a request that may pass. Raises OmniError (invalid_api_key, too_many_wrong_keys).
 
     `client` is the address that the request came from. Keys that were right before are not held up
@@ -82,14 +93,14 @@ async def authorize(headers: Iterable[tuple[bytes, bytes]], client: str = "") ->
     if not await _usable_cached(key):
         _wrong.note(client)
         raise OmniError(*INVALID_KEY)
-    return key
+    return Key(key, prefix_of(key))
 
 
-async def still_usable(key: str) -> bool:
+async def still_usable(key: Key) -> bool:
     """Whether a request that is on its way with this key may go on; yes while that cannot be found
     out."""
     try:
-        return await _usable_cached(key)
+        return await _usable_cached(key.secret)
     except (DatabaseError, InterfaceError) as error:
         log.warning("a key could not be checked again: %s", error)
         return True

@@ -23,6 +23,7 @@ from django.conf import settings
 from deployments.gateway.admission import admitted, explain_errors
 from deployments.gateway.auto.decision import Surroundings
 from deployments.gateway.auto.prompt import Prompt, read_prompt
+from deployments.gateway.caller import NOBODY, Caller
 from deployments.gateway.connection import engine_errors
 from deployments.gateway.conversations import conversations
 from deployments.gateway.events import WholeEvents
@@ -41,6 +42,7 @@ from deployments.gateway.routing import (
 )
 from deployments.gateway.shapes import FieldError
 from deployments.gateway.suspects import suspects
+from deployments.gateway.usage import Usage, usage_of_answer, usage_of_events
 from deployments.gateway.waiting import Wait, at_work, in_line, watched
 from deployments.instances.engine_client import ask, engine_request, send
 from omni.errors import OmniError
@@ -73,6 +75,8 @@ class Upstream:
     # Names of fields that were not passed on.
     dropped: list[str] = field(default_factory=list)
     passing: Passing = field(default_factory=Passing)
+    # Known when the answer has ended.
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def status(self) -> int:
@@ -99,6 +103,7 @@ class Upstream:
         last = whole.finish()
         if last:
             yield last
+        self.usage = usage_of_events(whole.last)
         if self.is_stream and self.status == HTTPStatus.OK and not whole.is_complete:
             text = (
                 f"{self.choice.serving.name} ended its answer before it was complete."
@@ -126,6 +131,7 @@ class Upstream:
                     raise OmniError("engine_died", text)
         whole = b"".join(parts)
         self.passing.data_received(whole)
+        self.usage = usage_of_answer(whole)
         return whole
 
     async def _chunks(self) -> AsyncIterator[bytes]:
@@ -140,15 +146,17 @@ class Upstream:
 
 @asynccontextmanager
 async def open_answer(
-    path: str, body: Mapping[str, Any], wait: Wait | None = None, key: str = ""
+    path: str,
+    body: Mapping[str, Any],
+    wait: Wait | None = None,
+    caller: Caller = NOBODY,
 ) -> AsyncIterator[Upstream]:
     """Sends a request to the deployment that its `model` names; leaving the block cancels the
     generation.
 
     A deployment that is about to be ready is waited for, and so is an engine that is busy; `wait`
-    says for what. `path` is a key of fields.POLICIES, `key` the prefix of the API key that the
-    request came with. Raises FieldError, routing's errors, and those of admission, engine_errors,
-    suspects and waiting.
+    says for what. `path` is a key of fields.POLICIES. Raises FieldError, routing's errors, and
+    those of admission, engine_errors, suspects and waiting.
     """
     name = body.get("model", AUTO if path == "/tokenize" else None)
     if not isinstance(name, str) or not name:
@@ -156,7 +164,7 @@ async def open_answer(
         raise FieldError("model", "The request names no model.", fix)
     wait = wait or Wait()
     fields, dropped = await _checked(path, body)
-    asked = Asked(partial(read_prompt, path, body), _around, key)
+    asked = Asked(partial(read_prompt, path, body), _around, caller.key_prefix)
     sending = _Sending(path, body, fields, dropped, wait, time.monotonic())
     async with AsyncExitStack() as stack:
         while True:
