@@ -239,9 +239,7 @@ async def _keep_alive(reply: Reply, wait: Wait) -> None:
 
 def _headers(upstream: Upstream) -> dict[str, str]:
     headers = {
-        "content-type": upstream.response.headers.get(
-            "content-type", "application/json"
-        ),
+        "content-type": upstream.answer.headers.get("content-type", "application/json"),
         "x-omni-deployment": upstream.choice.serving.name,
         "x-omni-route": upstream.choice.route,
     }
