@@ -95,7 +95,7 @@ class Upstream:
         """
         whole = WholeEvents()
         with engine_errors(self.choice.serving.name):
-            async for chunk in self._chunks():
+            while chunk := await self._next():
                 self.passing.data_received(chunk)
                 events = whole.feed(chunk)
                 if events:
@@ -120,7 +120,7 @@ class Upstream:
         parts = []
         size_bytes = 0
         with engine_errors(self.choice.serving.name):
-            async for chunk in self._chunks():
+            while chunk := await self._next():
                 parts.append(chunk)
                 size_bytes += len(chunk)
                 if size_bytes > LARGEST_ANSWER_BYTES:
@@ -134,14 +134,10 @@ class Upstream:
         self.usage = usage_of_answer(whole)
         return whole
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        chunks = self.answer.chunks()
-        while True:
-            with self.wait.for_engine():
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                return
-            yield chunk
+    async def _next(self) -> bytes:
+        """The next piece of the body; empty at its end."""
+        with self.wait.for_engine:
+            return await self.answer.read()
 
 
 @asynccontextmanager
@@ -284,7 +280,7 @@ async def _sent(
         request = request_to(serving, path, passing.fields)
         with in_line(serving, wait) as ticket, engine_errors(serving.name):
             async with AsyncExitStack() as connection:
-                with wait.for_engine():
+                with wait.for_engine:
                     answer = await connection.enter_async_context(opened(request))
                 ticket.answered()
                 refuse(serving, answer)
