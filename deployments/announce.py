@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+KEYS_CHANGED = "keys.changed"
 NUDGE_TASK = "deployments.tasks.nudge_agent"
 SCAN_TASK = "deployments.tasks.scan_library"
 
@@ -54,6 +55,11 @@ def downloads_changed() -> None:
 def benchmarks_changed() -> None:
     """Every page that shows a benchmark fetches it again."""
     publish(STATE_GROUP, {"type": "benchmark.changed"})
+
+
+def keys_changed() -> None:
+    """Every gateway process reads the keys again, and every page that shows them fetches them."""
+    publish(STATE_GROUP, {"type": KEYS_CHANGED})
 
 
 # --- agents ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from deployments.gateway.directory import routing_table
 from deployments.gateway.external import refuse_own
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
-from deployments.gateway.keys import INVALID_KEY, Key, authorize, still_usable
+from deployments.gateway.keys import INVALID_KEY, authorize, revoked
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply
 from deployments.gateway.routing import AUTO
@@ -37,8 +37,6 @@ BODY_S = 300.0
 READ_IN_THREAD_BYTES = 1 << 20
 # A stream says something at least this often, so that no proxy and no client takes it for dead.
 KEEP_ALIVE_S = 10.0
-# With the time for which a key is remembered, a revoked one ends its streams within two seconds.
-KEY_CHECKED_EVERY_S = 0.8
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -264,26 +262,21 @@ async def _unless_ended(
     as after."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hung_up(receive))
-    revoked = asyncio.ensure_future(_revoked(caller.key))
+    lost_key = asyncio.ensure_future(revoked(caller.key))
     try:
-        await asyncio.wait({task, gone, revoked}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, gone, lost_key}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         gone.cancel()
-        revoked.cancel()
+        lost_key.cancel()
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
     if not task.cancelled():
         return task.result()
-    if revoked.done() and not revoked.cancelled():
+    if lost_key.done() and not lost_key.cancelled():
         raise OmniError(*INVALID_KEY)
 
 
 async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _revoked(key: Key | None) -> None:
-    while key is None or await still_usable(key):
-        await asyncio.sleep(KEY_CHECKED_EVERY_S)
