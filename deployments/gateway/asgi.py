@@ -22,6 +22,7 @@ from deployments.gateway.keys import INVALID_KEY, authorize, revoked
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply
 from deployments.gateway.routing import AUTO
+from deployments.gateway.scopes import Scope
 from deployments.gateway.shapes import FieldError, model_entry, model_list
 from deployments.gateway.waiting import Wait
 from omni.client_address import nearest_stranger
@@ -122,19 +123,21 @@ async def _answer(
             f"Use {methods[0]}.",
         )
     if path not in POLICIES:
-        return await _models(path.removeprefix(MODELS).strip("/"), reply)
+        name = path.removeprefix(MODELS).strip("/")
+        return await _models(name, reply, caller.scope)
     body = await _json(await _body(scope, receive))
     return await _unless_ended(receive, caller, _relay(path, body, reply, caller))
 
 
-async def _models(name: str, reply: Reply) -> None:
+async def _models(name: str, reply: Reply, scope: Scope) -> None:
     """The names that can answer, at once or once they are loaded; by name also what does not answer
     yet."""
     table = await routing_table()
-    names = table.public_names()
+    names = table.allowed_names(scope)
     # What a person named so stands in its place.
-    if table.for_auto and AUTO not in (public for public, _ in names):
-        names.append((AUTO, table.for_auto[0]))
+    for_auto = table.auto_within(scope)
+    if for_auto and AUTO not in (public for public, _ in names):
+        names.append((AUTO, for_auto[0]))
     named = [
         (public, s)
         for public, s in names
