@@ -19,6 +19,7 @@ from deployments.gateway.external import refuse_own
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
 from deployments.gateway.keys import INVALID_KEY, authorize, revoked
+from deployments.gateway.limit_counts import Spending, counted
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply
 from deployments.gateway.routing import AUTO
@@ -126,7 +127,10 @@ async def _answer(
         name = path.removeprefix(MODELS).strip("/")
         return await _models(name, reply, caller.scope)
     body = await _json(await _body(scope, receive))
-    return await _unless_ended(receive, caller, _relay(path, body, reply, caller))
+    async with counted(caller.key) as spending:
+        reply.headers.update(spending.headers)
+        relayed = _relay(path, body, reply, caller, spending)
+        return await _unless_ended(receive, caller, relayed)
 
 
 async def _models(name: str, reply: Reply, scope: Scope) -> None:
@@ -200,7 +204,9 @@ async def _json(raw: bytes) -> dict[str, Any]:
     return body
 
 
-async def _relay(path: str, body: dict[str, Any], reply: Reply, caller: Caller) -> None:
+async def _relay(
+    path: str, body: dict[str, Any], reply: Reply, caller: Caller, spending: Spending
+) -> None:
     wait = Wait()
     is_stream = body.get("stream") is True
     if is_stream:
@@ -209,7 +215,10 @@ async def _relay(path: str, body: dict[str, Any], reply: Reply, caller: Caller) 
         keeping = None
     try:
         async with open_answer(path, body, wait, caller) as upstream:
-            await _pass_on(upstream, reply)
+            try:
+                await _pass_on(upstream, reply)
+            finally:
+                spending.tokens = upstream.usage.total_tokens
     finally:
         if keeping:
             keeping.cancel()

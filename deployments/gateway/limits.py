@@ -1,12 +1,12 @@
 """How much a key may ask for: requests and tokens a minute, and requests at a time.
 
-Pure: counts go in, what they mean for a request comes out.
+Counts go in, what they mean for a request comes out; limit_counts.py counts for all processes.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from omni.errors import OmniError
@@ -58,9 +58,20 @@ class LimitError(OmniError):
         super().__init__("rate_limit_exceeded", text, fix, retry=True)
         self.limit = limit
         self.retry_after_s = retry_after_s
+        self.headers: dict[str, str] = {}
 
 
 NO_LIMITS = Limits()
+
+
+def minute_of(now_s: float) -> int:
+    """The window that a moment is in."""
+    return int(now_s // WINDOW_S)
+
+
+def reset_s(now_s: float) -> float:
+    """How long until the next window begins."""
+    return WINDOW_S - now_s % WINDOW_S
 
 
 def exceeded(limits: Limits, counts: Counts) -> LimitError | None:
@@ -107,3 +118,44 @@ def limit_headers(limits: Limits, counts: Counts) -> dict[str, str]:
 
 def _requests(count: int) -> str:
     return "1 request" if count == 1 else f"{count:,} requests"
+
+
+@dataclass
+class _Used:
+    minute: int = 0
+    requests: int = 0
+    tokens: int = 0
+    running: set[str] = field(default_factory=set)
+
+
+class LocalCounts:
+    """What one process has counted, by the prefix of the key."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, _Used] = {}
+
+    def begin(self, prefix: str, lease: str, now_s: float) -> Counts:
+        """Counts a request and says what that makes."""
+        used = self._now(prefix, now_s)
+        used.requests += 1
+        used.running.add(lease)
+        return Counts(used.requests, used.tokens, len(used.running), reset_s(now_s))
+
+    def undo(self, prefix: str, lease: str, began_s: float) -> None:
+        """A request that was counted and not let in."""
+        used = self._used[prefix]
+        used.running.discard(lease)
+        if used.minute == minute_of(began_s):
+            used.requests -= 1
+
+    def end(self, prefix: str, lease: str, tokens: int, now_s: float) -> None:
+        """Its answer has ended, and has cost so much."""
+        used = self._now(prefix, now_s)
+        used.running.discard(lease)
+        used.tokens += tokens
+
+    def _now(self, prefix: str, now_s: float) -> _Used:
+        used = self._used.setdefault(prefix, _Used())
+        if used.minute != minute_of(now_s):
+            used.minute, used.requests, used.tokens = minute_of(now_s), 0, 0
+        return used
