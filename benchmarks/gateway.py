@@ -8,9 +8,9 @@ nothing; the real engine is the packaged one with the small model. Each arm is a
 order that changes from round to round, by a client of its own process; medians over the rounds are
 printed. CPU is that of the arm's own processes (for `direct`: of the upstream), memory the pages
 that nobody else has. Omni is asked as programs ask it: with a key, its fields checked, on its way
-to a Unix socket. nginx checks nothing, LiteLLM has no key set, and llama.cpp's router, which starts
-its engines itself, can be asked for the real model only. What cannot be had here is left out, and
-that is said.
+to a Unix socket. nginx checks nothing, LiteLLM one key of its own, and llama.cpp's router, which
+starts its engines itself, can be asked for the real model only. What cannot be had here is left
+out, and that is said.
 
 Ends with 1 when a goal is missed.
 """

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -186,6 +187,7 @@ LITELLM = """
 model_list:
   - model_name: {model}
     litellm_params: {{model: openai/{model}, api_base: {url}/v1, api_key: {key}}}
+general_settings: {{master_key: {own}}}
 litellm_settings: {{telemetry: false, drop_params: false, num_retries: 0}}
 """
 
@@ -195,7 +197,10 @@ def litellm(folder: Path, python: Path, direct: Arm) -> Iterator[Arm]:
     port = free_port()
     config = folder / "litellm.yaml"
     bearer = direct.headers.get("authorization", "Bearer none").partition(" ")[2]
-    config.write_text(LITELLM.format(model=direct.model, url=direct.url, key=bearer))
+    own = f"sk-{token_hex(16)}"
+    config.write_text(
+        LITELLM.format(model=direct.model, url=direct.url, key=bearer, own=own)
+    )
     url = f"http://127.0.0.1:{port}"
     # Started through Python: where a command's own first line points may have been moved.
     start = "import sys; from litellm import run_server; sys.exit(run_server())"
@@ -205,7 +210,8 @@ def litellm(folder: Path, python: Path, direct: Arm) -> Iterator[Arm]:
     with running(
         argv, f"{url}/health/liveliness", folder / "litellm.log", env
     ) as process:
-        yield Arm("LiteLLM", url, direct.model, pids=(process.pid,))
+        headers = {"authorization": f"Bearer {own}"}
+        yield Arm("LiteLLM", url, direct.model, headers, (process.pid,))
 
 
 @contextmanager
