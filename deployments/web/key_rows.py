@@ -18,6 +18,12 @@ class LimitUse:
     used: int | None
 
     @property
+    def figures(self) -> str:
+        if self.used is None:
+            return f"{self.limit:,}"
+        return f"{self.used:,} of {self.limit:,}"
+
+    @property
     def is_used_up(self) -> bool:
         return self.used is not None and self.used >= self.limit
 

@@ -162,6 +162,10 @@ export function localTimes(root = document) {
   }
 }
 
+// On a phone the list of pages may be wider than the screen.
+document
+  .querySelector(".nav-links [aria-current]")
+  ?.scrollIntoView({ block: "nearest", inline: "nearest" });
 followSession(toast);
 localTimes();
 body.addEventListener("htmx:afterSettle", (event) =>

@@ -191,7 +191,7 @@ def test_what_is_used_of_the_limits_is_shown(
     use = uses_now([key])[key.prefix]
     assert (use.requests, use.tokens, use.running) == (12, 0, 1)
     page = re.sub("<[^>]+>", " ", shown(operator))
-    assert "12 of 1000" in re.sub(r"\s+", " ", page) and "1 of 2" in re.sub(
+    assert "12 of 1,000" in re.sub(r"\s+", " ", page) and "1 of 2" in re.sub(
         r"\s+", " ", page
     )
 
@@ -202,7 +202,7 @@ def test_without_the_broker_only_the_limits_are_shown(
     settings.CHANNEL_REDIS_URL = "unix:///nowhere/valkey.sock"
     own(operator_user, requests_per_minute=1000)
     page = shown(operator)
-    assert "1000" in page and "of 1000" not in page
+    assert "1,000" in page and "of 1,000" not in page
 
 
 # --- services -------------------------------------------------------------------------------------
