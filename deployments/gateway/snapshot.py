@@ -84,13 +84,6 @@ class Snapshot(Generic[T]):
         self._changed_at_s = self._clock()
         self._failed_at_s = NEVER
 
-    async def keep_fresh(self) -> None:
-        """Reads again and again until it is cancelled, so that nobody has to wait."""
-        while True:
-            if self.age_s >= self.fresh_s and not self._failed_lately():
-                await asyncio.wait({self._begun()})
-            await asyncio.sleep(self.fresh_s)
-
     # --- reading ----------------------------------------------------------------------------------
     def _failed_lately(self) -> bool:
         return self._clock() - self._failed_at_s < self.fresh_s
