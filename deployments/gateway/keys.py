@@ -19,7 +19,7 @@ from deployments.gateway.limits import NO_LIMITS, Limits
 from deployments.gateway.scopes import EVERYTHING, Scope
 from deployments.gateway.snapshot import Snapshot
 from deployments.models import ApiKey
-from omni.database import DatabasePool
+from omni.database import DatabasePool, ReadOnChange
 from omni.errors import OmniError
 
 REMEMBERED_KEYS = 4096
@@ -42,7 +42,7 @@ INVALID_KEY = (
 _in_database = DatabasePool("gateway-keys", 1)
 # With its readings twice in a second, a revoked key is refused within one.
 stored_keys: Snapshot[Mapping[str, StoredKey]] = Snapshot(
-    "API keys", _in_database(read_keys)
+    "API keys", _in_database(ReadOnChange(read_keys))
 )
 
 
