@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DEPLOYMENT_CHANGED = "deployment.changed"
 KEYS_CHANGED = "keys.changed"
 NUDGE_TASK = "deployments.tasks.nudge_agent"
 SCAN_TASK = "deployments.tasks.scan_library"
@@ -34,7 +35,7 @@ def deployment_changed(deployment: Deployment) -> None:
     publish(
         STATE_GROUP,
         {
-            "type": "deployment.changed",
+            "type": DEPLOYMENT_CHANGED,
             "deployment": deployment.pk,
             "name": deployment.name,
             "state": deployment.state,

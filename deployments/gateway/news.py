@@ -11,7 +11,8 @@ from contextlib import suppress
 from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
 
-from deployments.announce import KEYS_CHANGED
+from deployments.announce import DEPLOYMENT_CHANGED, KEYS_CHANGED
+from deployments.gateway.directory import stored_table
 from deployments.gateway.keys import stored_keys
 from omni.events import STATE_GROUP
 
@@ -23,7 +24,10 @@ REJOINED_EVERY_S = 3600.0
 PAUSE_S = 2.0
 
 # By the type of the message.
-HEARD: Mapping[str, Callable[[], None]] = {KEYS_CHANGED: stored_keys.changed}
+HEARD: Mapping[str, Callable[[], None]] = {
+    DEPLOYMENT_CHANGED: stored_table.changed,
+    KEYS_CHANGED: stored_keys.changed,
+}
 
 
 async def hear_news(heard: Mapping[str, Callable[[], None]] = HEARD) -> None:
