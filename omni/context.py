@@ -19,6 +19,7 @@ PAGES = (
     ("Deployments", "deployments:deployments", "deployments"),
     ("Benchmarks", "deployments:benchmarks", "benchmarks"),
     ("Chat", "chat:list", "chat"),
+    ("Keys", "deployments:keys", "key"),
 )
 
 
@@ -66,6 +67,8 @@ SECTION_OF = {
     "chat:new": "chat:list",
     "chat:standings": "chat:list",
     "chat:differences": "chat:list",
+    "deployments:key_new": "deployments:keys",
+    "deployments:key_change": "deployments:keys",
     "deployments:device_server": "gpus:rig",
     "gpus:card": "gpus:rig",
 }

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from django.db import close_old_connections, connections
 
@@ -90,6 +90,22 @@ class DatabaseChanges:
         # Without the wrapper, which is most of its cost: this is what an idle process does.
         [version] = own.execute("PRAGMA data_version").fetchone()
         return own, version, own.total_changes - self._not_counted
+
+
+class ReadOnChange(Generic[R]):
+    """Calls `read` when somebody has written to the database, and returns what it gave last where
+    nobody has. For one thread."""
+
+    def __init__(self, read: Callable[[], R], at_least_every_s: float = 5.0) -> None:
+        self._read = read
+        self._changes = DatabaseChanges(at_least_every_s)
+        self._last: tuple[R] | None = None
+
+    def __call__(self) -> R:
+        with self._changes.look() as is_due:
+            if is_due or self._last is None:
+                self._last = (self._read(),)
+        return self._last[0]
 
 
 class DatabasePool:

@@ -32,6 +32,8 @@ CHAT = "chat.use_chat"
 MANAGE_ENGINES = "deployments.add_engine"
 MANAGE_PROGRAMS = SUPERUSER
 MANAGE_ROUTES = "deployments.add_route"
+# Other people's; who may chat has keys of their own.
+MANAGE_KEYS = SUPERUSER
 ADD_DEVICES = "gpus.add_device"
 REMOVE_DEVICES = "gpus.delete_device"
 
@@ -55,7 +57,8 @@ RIGHTS: dict[str, Right] = {
     ),
     SUPERUSER: Right(
         "do this: it is for administrators",
-        "Can do everything; alone names the programs that are run as engines, users and keys",
+        "Can do everything; alone names the programs that are run as engines, users, and others'"
+        " keys",
     ),
     OPERATE: Right(
         "operate deployments", "Can create, start, stop and delete deployments"
@@ -234,6 +237,12 @@ PAGES: dict[str, Page] = {
     "deployments:start": Page("", OPERATE),
     "deployments:stop": Page("", OPERATE),
     "deployments:delete": Page("", OPERATE),
+    # --- keys: one of somebody else is, for all but administrators, not there
+    "deployments:keys": SEEN,
+    "deployments:key_new": Page(CHAT, CHAT),
+    "deployments:key_change": Page(CHAT, CHAT),
+    "deployments:key_revoke": Page("", CHAT),
+    "deployments:key_delete": Page("", CHAT),
     # --- benchmarks
     "deployments:benchmark_export": SEEN,
     "deployments:benchmarks_compared": SEEN,
@@ -383,7 +392,16 @@ ADMIN: dict[str, AdminRow] = {
     "deployments.apikey": _row(
         SUPERUSER,
         ALL,
-        fields=("name", "expiry_date", "revoked"),
+        fields=(
+            "name",
+            "expiry_date",
+            "revoked",
+            "allowed_names",
+            "allowed_purposes",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "concurrent_requests",
+        ),
         adding=("owner",),
         actions=(("delete_selected", SUPERUSER),),
     ),

@@ -19,6 +19,7 @@ from deployments.gateway.external import refuse_own
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
 from deployments.gateway.keys import INVALID_KEY, authorize, revoked
+from deployments.gateway.last_use import note_use
 from deployments.gateway.limit_counts import Spending, counted
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply, failure_headers
@@ -64,6 +65,7 @@ async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
             return await _options(scope["path"], reply, cors)
         address = client_of(scope)
         key = await authorize(scope["headers"], address)
+        note_use(key)
         refuse_own(scope["headers"])
         caller = Caller(Surface.GATEWAY, key, address=address)
         await _answer(scope, receive, reply, caller)

@@ -22,33 +22,12 @@ from deployments.models import Binding, Deployment, Instance, Role, Route
 from deployments.planning.settings import context_tokens, with_defaults
 from deployments.states import InstanceState
 from deployments.strategies import STRATEGIES
-from omni.database import DatabaseChanges, DatabasePool
+from omni.database import DatabasePool, ReadOnChange
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
 
-# Nothing changed as far as the database tells: it is read all the same so often.
-READ_EVERY_S = 5.0
-
 _in_database = DatabasePool("gateway-table", 1)
-
-
-class _TableReader:
-    """Reads the table in one thread, and only when somebody has written to the database."""
-
-    def __init__(self) -> None:
-        self._changes = DatabaseChanges(READ_EVERY_S)
-        self._last: Table | None = None
-
-    def read(self) -> Table:
-        with self._changes.look() as has_changed:
-            if has_changed or self._last is None:
-                self._last = read_table()
-        return self._last
-
-
-_reader = _TableReader()
-stored_table: Snapshot[Table] = Snapshot("routing table", _in_database(_reader.read))
 
 
 async def routing_table() -> Table:
@@ -82,6 +61,11 @@ def read_table() -> Table:
         {route.name: route.deployment.name for route in routes},
         {route.name: rules for route in routes if (rules := _rules_of(route))},
     )
+
+
+stored_table: Snapshot[Table] = Snapshot(
+    "routing table", _in_database(ReadOnChange(read_table))
+)
 
 
 def _rules_of(route: Route) -> RouteRules | None:

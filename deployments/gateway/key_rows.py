@@ -58,8 +58,15 @@ def _stored(row: ApiKey) -> StoredKey:
         name=row.name,
         owner=row.owner.get_username() if row.owner else "",
         expires_at=row.expiry_date,
-        scope=Scope.of(row.allowed_names, row.allowed_purposes),
+        scope=Scope.of(_words(row.allowed_names), _words(row.allowed_purposes)),
         limits=Limits(
             row.requests_per_minute, row.tokens_per_minute, row.concurrent_requests
         ),
     )
+
+
+def _words(written: object) -> list[str]:
+    """What is written otherwise than Omni does allows nothing, rather than everything."""
+    if isinstance(written, list) and all(isinstance(word, str) for word in written):
+        return written
+    return [""]

@@ -19,7 +19,7 @@ from deployments.gateway.limits import NO_LIMITS, Limits
 from deployments.gateway.scopes import EVERYTHING, Scope
 from deployments.gateway.snapshot import Snapshot
 from deployments.models import ApiKey
-from omni.database import DatabasePool
+from omni.database import DatabasePool, ReadOnChange
 from omni.errors import OmniError
 
 REMEMBERED_KEYS = 4096
@@ -31,6 +31,8 @@ MOST_CLIENTS = 4096
 # Of requests on their way: with what a reading takes, a revoked key ends its streams within a
 # second.
 LOOKED_EVERY_S = 0.4
+# The database is asked for keys that are not known no more often than this.
+UNKNOWN_EVERY_S = 0.05
 INVALID_KEY = (
     "invalid_api_key",
     "The API key is missing, wrong, expired or revoked.",
@@ -40,7 +42,7 @@ INVALID_KEY = (
 _in_database = DatabasePool("gateway-keys", 1)
 # With its readings twice in a second, a revoked key is refused within one.
 stored_keys: Snapshot[Mapping[str, StoredKey]] = Snapshot(
-    "API keys", _in_database(read_keys)
+    "API keys", _in_database(ReadOnChange(read_keys))
 )
 
 
@@ -152,6 +154,8 @@ async def _stored(secret: str) -> StoredKey | None:
     prefix = prefix_of(secret)
     stored = (await stored_keys.current()).get(prefix)
     if stored is None:
+        # However many wrong ones come.
+        await asyncio.sleep(max(0, UNKNOWN_EVERY_S - stored_keys.age_s))
         stored = (await stored_keys.as_of_now()).get(prefix)
         if stored is None and stored_keys.is_behind:
             raise stored_keys.unavailable()

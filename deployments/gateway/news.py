@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
@@ -35,11 +36,9 @@ async def hear_news(heard: Mapping[str, Callable[[], None]] = HEARD) -> None:
         try:
             async with asyncio.timeout(REJOINED_EVERY_S):
                 await _listen(heard)
-        except TimeoutError:
-            pass
-        except (RedisError, OSError) as error:
-            log.debug("no news from the broker: %s", error)
-            await asyncio.sleep(PAUSE_S)
+        except (TimeoutError, RedisError, OSError) as error:
+            log.debug("no news from the broker: %r", error)
+        await asyncio.sleep(PAUSE_S)
 
 
 async def _listen(heard: Mapping[str, Callable[[], None]]) -> None:
@@ -56,4 +55,6 @@ async def _listen(heard: Mapping[str, Callable[[], None]]) -> None:
             if changed_now := heard.get(message["type"]):
                 changed_now()
     finally:
-        await layer.group_discard(STATE_GROUP, channel)
+        # What went wrong before, or that this is to end, is what counts.
+        with suppress(RedisError, OSError):
+            await layer.group_discard(STATE_GROUP, channel)

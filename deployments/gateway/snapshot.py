@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from omni.errors import OmniError
 
@@ -32,7 +33,7 @@ class Snapshot(Generic[T]):
     def __init__(
         self,
         what: str,
-        read: Callable[[], Awaitable[T]],
+        read: Callable[[], Coroutine[Any, Any, T]],
         *,
         fresh_s: float = 0.4,
         oldest_s: float = 0.8,
@@ -45,7 +46,7 @@ class Snapshot(Generic[T]):
         self._held: tuple[T] | None = None
         self._read_at_s = self._failed_at_s = self._changed_at_s = NEVER
         self._began_at_s = self._warned_at_s = NEVER
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[T] | None = None
 
     @property
     def age_s(self) -> float:
@@ -83,18 +84,11 @@ class Snapshot(Generic[T]):
         self._changed_at_s = self._clock()
         self._failed_at_s = NEVER
 
-    async def keep_fresh(self) -> None:
-        """Reads again and again until it is cancelled, so that nobody has to wait."""
-        while True:
-            if self.age_s >= self.fresh_s and not self._failed_lately():
-                await asyncio.shield(self._begun())
-            await asyncio.sleep(self.fresh_s)
-
     # --- reading ----------------------------------------------------------------------------------
     def _failed_lately(self) -> bool:
         return self._clock() - self._failed_at_s < self.fresh_s
 
-    def _begun(self) -> asyncio.Task[None]:
+    def _begun(self) -> asyncio.Task[T]:
         """The reading that is under way, or a new one; one caller that goes away does not take it
         from the others."""
         loop = asyncio.get_running_loop()
@@ -102,7 +96,9 @@ class Snapshot(Generic[T]):
         if under_way and not under_way.done() and under_way.get_loop() is loop:
             return under_way
         self._began_at_s = self._clock()
-        self._reading = loop.create_task(self._refresh())
+        self._reading = loop.create_task(self._read())
+        # Before those who wait for it go on.
+        self._reading.add_done_callback(partial(self._ended, self._began_at_s))
         return self._reading
 
     async def _read_after(self, since_s: float) -> None:
@@ -110,27 +106,24 @@ class Snapshot(Generic[T]):
         all together."""
         reading = self._begun()
         while not self._failed_lately():
-            if self._held is None:
-                await asyncio.shield(reading)
-            else:
-                left_s = self._began_at_s + self.patience_s - self._clock()
-                await asyncio.wait({reading}, timeout=max(0, left_s))
+            left_s = self._began_at_s + self.patience_s - self._clock()
+            timeout_s = None if self._held is None else max(0, left_s)
+            await asyncio.wait({reading}, timeout=timeout_s)
             if not reading.done() or self._read_at_s > since_s:
                 return
             reading = self._begun()
 
-    async def _refresh(self) -> None:
-        began_s = self._clock()
-        try:
-            read = await self._read()
-        # Whatever it is: what was read before is better than nothing.
-        except Exception as error:
+    def _ended(self, began_s: float, reading: asyncio.Task[T]) -> None:
+        """Whatever went wrong: what was read before is better than nothing."""
+        if reading.cancelled():
+            return
+        if error := reading.exception():
             self._failed_at_s = self._clock()
             self._warn(error)
         else:
-            self._held, self._read_at_s = (read,), began_s
+            self._held, self._read_at_s = (reading.result(),), began_s
 
-    def _warn(self, error: Exception) -> None:
+    def _warn(self, error: BaseException) -> None:
         now_s = self._clock()
         if now_s - self._warned_at_s < WARNED_EVERY_S:
             return

@@ -7,10 +7,12 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from deployments.announce import keys_changed
 from deployments.gateway.auto.rules import read_names, read_rules
 from deployments.models import (
     ApiKey,
@@ -18,8 +20,9 @@ from deployments.models import (
     Route,
 )
 from deployments.services.checks import taken_names
+from deployments.services.keys import check_words
 from deployments.web.admin import NamedForm
-from omni.administration import RightsAdmin
+from omni.administration import RightsAdmin, RowForm
 from omni.errors import OmniError
 
 
@@ -79,12 +82,65 @@ class RouteAdmin(RightsAdmin):
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
 
+class ApiKeyForm(RowForm):
+    LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in self.LIMITS:
+            if name in self.fields:
+                self.fields[name].required = False
+
+    def clean(self) -> dict[str, Any]:
+        """A limit that is left empty is none."""
+        empty = {
+            name: 0 for name in self.LIMITS if self.cleaned_data.get(name, 0) is None
+        }
+        return {**self.cleaned_data, **empty}
+
+    def clean_allowed_names(self) -> list[str]:
+        return self._words("allowed_names")
+
+    def clean_allowed_purposes(self) -> list[str]:
+        return self._words("allowed_purposes")
+
+    def _words(self, field: str) -> list[str]:
+        given = self.cleaned_data[field] or []
+        try:
+            check_words(given)
+        except OmniError as error:
+            raise forms.ValidationError(str(error)) from None
+        return list(given)
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(RightsAdmin):
-    list_display = ("name", "prefix", "owner", "created", "expiry_date", "revoked")
+    form = ApiKeyForm
+    list_display = (
+        "name",
+        "prefix",
+        "owner",
+        "created",
+        "last_used_at",
+        "expiry_date",
+        "revoked",
+    )
     list_filter = ("revoked", "created")
     search_fields = ("name", "prefix", "owner__username")
-    fields = ("name", "owner", "expiry_date", "revoked", "prefix", "created")
+    fields = (
+        "name",
+        "owner",
+        "expiry_date",
+        "revoked",
+        "allowed_names",
+        "allowed_purposes",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "concurrent_requests",
+        "prefix",
+        "created",
+        "last_used_at",
+    )
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         return {
@@ -113,6 +169,7 @@ class ApiKeyAdmin(RightsAdmin):
         if not change:
             obj.shown_once = ApiKey.objects.assign_key(obj)
         obj.save()
+        transaction.on_commit(keys_changed)
 
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None

@@ -162,6 +162,10 @@ export function localTimes(root = document) {
   }
 }
 
+// On a phone the list of pages may be wider than the screen.
+document
+  .querySelector(".nav-links [aria-current]")
+  ?.scrollIntoView({ block: "nearest", inline: "nearest" });
 followSession(toast);
 localTimes();
 body.addEventListener("htmx:afterSettle", (event) =>
@@ -182,6 +186,7 @@ function follow() {
       } else if (data.type === "library.changed") announce("library-changed", data);
       else if (data.type === "download.changed") announce("downloads-changed", data);
       else if (data.type === "benchmark.changed") announce("benchmarks-changed", data);
+      else if (data.type === "keys.changed") announce("keys-changed", data);
       else if (data.type === "download.progress") announce("download-progress", data);
     },
     status(up) {

@@ -163,6 +163,7 @@ def views(
 ADDRESSES = dict(views())
 VALUES = {
     "<slug:name>": "small",
+    "<slug:prefix>": "abcdefgh",
     "<int:pk>": "1",
     "<int:number>": "1",
     "<int:lane>": "1",
@@ -496,7 +497,7 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
     from deployments import announce
     from deployments.bench import runs
     from deployments.library import folders
-    from deployments.services import engines, one_click, servers
+    from deployments.services import engines, keys, one_click, servers
     from deployments.services.deployments import (
         deployment_change,
         deployment_delete,
@@ -515,6 +516,8 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
     lane = talk.lanes.create(
         position=0, deployment=deployment, deployment_name=deployment.name
     )
+    key, _ = ApiKey.objects.create_key(name="script", owner=viewer_user)
+    terms = keys.KeyTerms("another name")
     calls: list[Callable[[], object]] = [
         lambda: deployment_start(deployment=deployment, user=viewer_user),
         lambda: deployment_stop(deployment=deployment, user=viewer_user),
@@ -530,6 +533,10 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
         lambda: runs.benchmark_cancel(run=benchmark, user=viewer_user),
         lambda: runs.benchmark_forget(run=benchmark, user=viewer_user),
         lambda: folders.folder_add("/", user=viewer_user),
+        lambda: keys.key_make(terms=terms, owner=viewer_user, user=viewer_user),
+        lambda: keys.key_change(key=key, terms=terms, user=viewer_user),
+        lambda: keys.key_revoke(key=key, user=viewer_user),
+        lambda: keys.key_delete(key=key, user=viewer_user),
         lambda: chat_services.conversation_create(
             owner=viewer_user, deployment=deployment
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +17,7 @@ from django.db import connection
 from django.utils import timezone
 
 from deployments.gateway import keys
+from deployments.gateway.key_rows import StoredKey
 from deployments.gateway.keys import (
     _wrong,
     authorize,
@@ -224,6 +225,25 @@ async def test_a_request_without_a_key_has_none_to_lose() -> None:
     waiting = asyncio.ensure_future(revoked(None))
     assert not (await asyncio.wait({waiting}, timeout=0.01))[0]
     waiting.cancel()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_many_wrong_keys_share_few_readings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads = 0
+
+    async def read() -> Mapping[str, StoredKey]:
+        nonlocal reads
+        reads += 1
+        return {}
+
+    monkeypatch.setattr(keys, "stored_keys", Snapshot("API keys", read))
+    asked = (authorize(with_key(f"{n}.wrong"), f"10.0.{n % 50}.1") for n in range(500))
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(answer, OmniError) for answer in answers)
+    assert reads <= 3
+    _wrong.clear()
 
 
 @pytest.mark.django_db(transaction=True)

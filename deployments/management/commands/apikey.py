@@ -6,8 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from deployments.management.base import OmniCommand, add_json
-from deployments.models import ApiKey
-from omni.errors import OmniError
+from deployments.services.keys import KeyTerms, key_make
 
 
 class Command(OmniCommand):
@@ -19,13 +18,7 @@ class Command(OmniCommand):
 
     def run(self, **options: Any) -> None:
         name = options["name"].strip()
-        if not 0 < len(name) <= 50:
-            raise OmniError(
-                "bad_name",
-                "The name of a key has 1 to 50 characters.",
-                "Give another name.",
-            )
-        _, key = ApiKey.objects.create_key(name=name)
+        _, key = key_make(terms=KeyTerms(name))
         if options["json"]:
             return self.say_json({"name": name, "key": key})
         self.say(key)
