@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -21,7 +22,7 @@ from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
 from deployments.gateway.keys import INVALID_KEY, Key, authorize, still_usable
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply
-from deployments.gateway.routing import AUTO
+from deployments.gateway.routing import AUTO, RoutedRequest
 from deployments.gateway.shapes import FieldError, model_entry, model_list
 from deployments.gateway.waiting import Wait
 from omni.client_address import nearest_stranger
@@ -225,16 +226,29 @@ async def _pass_on(upstream: Upstream, reply: Reply) -> None:
 
 
 async def _keep_alive(reply: Reply, wait: Wait) -> None:
-    """Says what is waited for, as a comment that clients pass over, whenever nothing else was said
-    for a while."""
+    """Says what is waited for, as a comment that clients pass over: as soon as it is known that the
+    request has to wait, and then whenever nothing else was said for a while."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(KEEP_ALIVE_S):
+            await wait.has_to_wait.wait()
+    if wait.has_to_wait.is_set():
+        await _comment(reply, wait)
     while True:
         await asyncio.sleep(reply.quiet_until_s(KEEP_ALIVE_S))
         if reply.is_quiet_for(KEEP_ALIVE_S):
-            if wait.serving:
-                deployment = {"x-omni-deployment": wait.serving.name}
-            else:
-                deployment = {}
-            await reply.comment(wait.reason or "waiting", deployment)
+            await _comment(reply, wait)
+
+
+async def _comment(reply: Reply, wait: Wait) -> None:
+    headers = _chosen(wait.choice) if wait.choice else {}
+    await reply.comment(wait.reason or "waiting", headers)
+
+
+def _chosen(choice: RoutedRequest) -> dict[str, str]:
+    headers = {"x-omni-deployment": choice.serving.name, "x-omni-route": choice.route}
+    if choice.decision:
+        headers["x-omni-decision"] = choice.decision.header
+    return headers
 
 
 def _headers(upstream: Upstream) -> dict[str, str]:
@@ -242,11 +256,8 @@ def _headers(upstream: Upstream) -> dict[str, str]:
         "content-type": upstream.response.headers.get(
             "content-type", "application/json"
         ),
-        "x-omni-deployment": upstream.choice.serving.name,
-        "x-omni-route": upstream.choice.route,
+        **_chosen(upstream.choice),
     }
-    if upstream.choice.decision:
-        headers["x-omni-decision"] = upstream.choice.decision.header
     if upstream.kv_transfer:
         headers["x-omni-handover"] = upstream.kv_transfer.header
     if upstream.dropped:

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from deployments.gateway import admission
+from deployments.gateway import admission, waking
+from deployments.gateway.fair_queue import USUAL_LOAD_S, LoadTimes
+from deployments.gateway.queues import at_work, queues
 from deployments.gateway.relay import open_answer
+from deployments.gateway.reply import TryLater
 from deployments.gateway.routing import Serving, Table
 from deployments.instances.address import EngineAddress
 from deployments.instances.drain import DrainLocks
@@ -58,11 +61,21 @@ class Scene:
 @pytest.fixture
 def scene(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     made = Scene(fake.port)
-    for name in ("routing_table", "fresh_table"):
-        monkeypatch.setattr(admission, name, made.table)
-    monkeypatch.setattr(admission, "deployment_wake", made.wake)
+    for module, name in (
+        (admission, "routing_table"),
+        (admission, "fresh_table"),
+        (waking, "routing_table"),
+    ):
+        monkeypatch.setattr(module, name, made.table)
+    monkeypatch.setattr(waking, "deployment_wake", made.wake)
+    monkeypatch.setattr(waking, "load_times", lambda _: LoadTimes())
     yield made
-    assert not any(admission._waiting.values()), "somebody is still counted as waiting"
+
+
+@pytest.fixture(autouse=True)
+async def nobody_is_left() -> AsyncIterator[None]:
+    yield
+    assert not queues(), "somebody is still counted as waiting"
 
 
 async def ask(how: str = "takes_its_time") -> bytes:
@@ -124,7 +137,8 @@ async def test_more_than_may_wait_are_refused_at_once(
     await asyncio.sleep(0.05)
     with pytest.raises(OmniError, match="3 requests wait") as caught:
         await ask()
-    assert caught.value.code == "gateway_busy" and caught.value.retry
+    assert isinstance(caught.value, TryLater) and caught.value.code == "queue_full"
+    assert caught.value.retry_after_s == USUAL_LOAD_S
     scene.now = scene.ready
     assert all(await asyncio.wait_for(asyncio.gather(*waiting), 30))
 
@@ -133,11 +147,11 @@ async def test_who_gives_up_waiting_leaves_the_queue(scene: Scene) -> None:
     scene.now = scene.loading
     waiting = [asyncio.ensure_future(ask()) for _ in range(5)]
     await asyncio.sleep(0.2)
-    assert admission._waiting["smol"] == 5
+    assert at_work() == {"smol": 5}
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
-    assert admission._waiting["smol"] == 0
+    assert at_work() == {}
 
 
 async def test_nobody_waits_for_ever(

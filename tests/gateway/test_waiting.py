@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.gateway import admission, waiting
+from deployments.gateway import admission, waiting, waking
+from deployments.gateway.queues import queues
 from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import Serving, Table
 from deployments.gateway.suspects import suspects
@@ -57,8 +58,14 @@ def scene(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setattr(waiting, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(waiting, "GIVEN_UP_S", 0.3)
     suspects.crashes.clear()
+    monkeypatch.setattr(waking, "routing_table", made.table)
     yield made
-    assert not waiting._lines, "somebody still stands in line"
+
+
+@pytest.fixture(autouse=True)
+async def nobody_is_left() -> AsyncIterator[None]:
+    yield
+    assert not queues(), "somebody still stands in line"
 
 
 async def ask(how: str, wait: Wait | None = None, **fields: Any) -> bytes:
@@ -134,7 +141,7 @@ def test_a_place_in_the_queue_counts_those_before_and_the_slots() -> None:
     assert [wait.queue_position for wait in waits] == [0, 0, 0, 1, 2]
     for line in lines[1:]:
         line.__exit__(None, None, None)
-    assert not waiting._lines
+    assert not queues()
 
 
 def test_a_place_is_not_told_where_slots_are_not_known() -> None:
