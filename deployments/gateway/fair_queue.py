@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import ceil
 from statistics import median
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
 # So many more than an engine has slots are sent to it, so that a slot that gets free finds its next
 # request already there.
@@ -41,7 +41,7 @@ class FairQueue(Generic[T]):
         # Those that were taken and could not pass: before all others, in the order they had.
         self._returned: list[_Returned[T]] = []
         self._taken = 0
-        self._numbers: dict[int, int] = {}
+        self._numbers: dict[T, int] = {}
 
     def __len__(self) -> int:
         waiting = sum(len(items) for items in self._keys.values())
@@ -68,20 +68,20 @@ class FairQueue(Generic[T]):
         return self._number(item)
 
     def _number(self, item: T) -> T:
-        self._numbers.setdefault(id(item), self._taken)
+        self._numbers.setdefault(item, self._taken)
         self._taken += 1
         return item
 
     def put_back(self, item: T) -> None:
         """It was taken and could not pass: its place is before those that were taken after it."""
-        insort(self._returned, _Returned(self._numbers[id(item)], item))
+        insort(self._returned, _Returned(self._numbers[item], item))
 
     def leave(self, item: T) -> None:
         """It waits no longer, taken or not."""
-        self._numbers.pop(id(item), None)
-        self._returned = [each for each in self._returned if each.item is not item]
+        self._numbers.pop(item, None)
+        self._returned = [each for each in self._returned if each.item != item]
         for key, items in self._keys.items():
-            if any(each is item for each in items):
+            if item in items:
                 items.remove(item)
                 if not items:
                     del self._keys[key]
@@ -90,7 +90,7 @@ class FairQueue(Generic[T]):
     def position(self, item: T) -> int:
         """1 is next; 0 does not wait."""
         for place, each in enumerate(self._returned, 1):
-            if each.item is item:
+            if each.item == item:
                 return place
         found = self._found(item)
         if found is None:
@@ -110,7 +110,7 @@ class FairQueue(Generic[T]):
         """Its key, and how many of that wait before it."""
         for key, items in self._keys.items():
             for before, each in enumerate(items):
-                if each is item:
+                if each == item:
                     return key, before
         return None
 
