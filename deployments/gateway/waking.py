@@ -52,6 +52,12 @@ def deployment_wake(deployment: int) -> None:
         nudge(row.host.name)
 
 
+def _announce_queue(deployment: int) -> None:
+    row = Deployment.objects.filter(pk=deployment).first()
+    if row:
+        deployment_changed(row)
+
+
 def load_times(deployment: int) -> LoadTimes:
     """By what its instances went through lately."""
     changes = Transition.objects.filter(instance__deployment=deployment)
@@ -94,6 +100,7 @@ class _Watcher:
         self.working: dict[tuple[str, int], asyncio.Task[None]] = {}
         self.counts = WaitingCounts(settings.OMNI_HOME.demand)
         self.told_s = float("-inf")
+        self.told: set[int] = set()
         # The state in which a deployment's load times were read.
         self.read_in: dict[str, str] = {}
 
@@ -109,6 +116,7 @@ class _Watcher:
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             self.read_in.clear()
+            self.told.clear()
             self.counts.close()
             self.task = None
 
@@ -147,6 +155,10 @@ class _Watcher:
             for queue in self.queues.values()
             if queue.waiting and queue.serving.pk
         }
+        # Pages hear of a queue that begins; while there is one they look by themselves.
+        for pk in set(waiting) - self.told:
+            self._work("announce", pk, self._announce(pk))
+        self.told = set(waiting)
         self.counts.write(waiting)
 
     def _work(self, what: str, pk: int, work: Coroutine[Any, Any, None]) -> None:
@@ -165,6 +177,12 @@ class _Watcher:
             log.warning("deployment %d could not be loaded again yet: %s", pk, error)
         finally:
             forget_table()
+
+    async def _announce(self, pk: int) -> None:
+        try:
+            await _in_database(_announce_queue)(pk)
+        except DatabaseError as error:
+            log.warning("pages were not told that requests wait: %s", error)
 
     async def _read_times(self, queue: DeploymentQueue, serving: Serving) -> None:
         try:
