@@ -12,11 +12,14 @@ import pytest
 from django.conf import settings
 
 from deployments.gateway import admission, waking
-from deployments.gateway.fair_queue import USUAL_LOAD_S, LoadTimes
+from deployments.gateway.caller import NOBODY, Caller
+from deployments.gateway.fair_queue import USUAL_LOAD_S, LoadTimes, most_inside
 from deployments.gateway.queues import at_work, queues
 from deployments.gateway.relay import open_answer
-from deployments.gateway.reply import TryLater
+from deployments.gateway.reply import TryLater, failure_headers
 from deployments.gateway.routing import Serving, Table
+from deployments.gateway.shapes import status_of
+from deployments.gateway.waiting import Wait
 from deployments.instances.address import EngineAddress
 from deployments.instances.drain import DrainLocks
 from omni.errors import OmniError
@@ -78,13 +81,15 @@ async def nobody_is_left() -> AsyncIterator[None]:
     assert not queues(), "somebody is still counted as waiting"
 
 
-async def ask(how: str = "takes_its_time") -> bytes:
+async def ask(
+    how: str = "takes_its_time", wait: Wait | None = None, caller: Caller = NOBODY
+) -> bytes:
     body = {
         "model": "smol",
         "stream": True,
         "messages": [{"role": "user", "content": how}],
     }
-    async with open_answer(CHAT, body) as upstream:
+    async with open_answer(CHAT, body, wait, caller) as upstream:
         return b"".join([events async for events in upstream.events()])
 
 
@@ -138,7 +143,8 @@ async def test_more_than_may_wait_are_refused_at_once(
     with pytest.raises(OmniError, match="3 requests wait") as caught:
         await ask()
     assert isinstance(caught.value, TryLater) and caught.value.code == "queue_full"
-    assert caught.value.retry_after_s == USUAL_LOAD_S
+    assert status_of(caught.value) == 429
+    assert failure_headers(caught.value)["retry-after"] == f"{USUAL_LOAD_S:.0f}"
     scene.now = scene.ready
     assert all(await asyncio.wait_for(asyncio.gather(*waiting), 30))
 
@@ -152,6 +158,44 @@ async def test_who_gives_up_waiting_leaves_the_queue(scene: Scene) -> None:
         task.cancel()
     await asyncio.wait(waiting)
     assert at_work() == {}
+
+
+async def test_keys_take_turns_and_an_engine_gets_few_more_than_it_has_slots(
+    scene: Scene, fake: FakeEngine
+) -> None:
+    scene.now = scene.loading
+    waits = [Wait() for _ in range(9)]
+    callers = ["many"] * 8 + ["one"]
+    waiting = [
+        asyncio.ensure_future(ask("takes_its_time", wait, Caller(user=user)))
+        for wait, user in zip(waits, callers, strict=True)
+    ]
+    await asyncio.sleep(0.3)
+    assert [wait.queue_position for wait in waits] == [1, 3, 4, 5, 6, 7, 8, 9, 2]
+    assert waits[8].reason == "place 2 in the queue of smol, loading"
+    scene.now = replace(scene.ready, slots=1)
+    while not fake.seen:
+        await asyncio.sleep(0.01)
+    most_open = 0
+    while not all(task.done() for task in waiting):
+        most_open = max(most_open, fake.open_requests)
+        await asyncio.sleep(0.01)
+    assert most_open == most_inside(1)
+    assert all(task.result() for task in waiting)
+
+
+async def test_who_takes_no_slot_passes_those_that_wait_for_one(
+    scene: Scene, fake: FakeEngine
+) -> None:
+    scene.now = replace(scene.ready, slots=1)
+    waits = [Wait() for _ in range(5)]
+    waiting = [asyncio.ensure_future(ask("takes_its_time", wait)) for wait in waits]
+    await asyncio.sleep(0.1)
+    assert [wait.queue_position for wait in waits][3:] == [3, 4]
+    async with admission.admitted("smol", Wait(takes_slot=False)) as choice:
+        assert choice.serving.name == "smol"
+        assert not waiting[4].done()
+    await asyncio.gather(*waiting)
 
 
 async def test_nobody_waits_for_ever(
