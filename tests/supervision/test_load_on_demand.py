@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from itertools import pairwise
 from typing import Any
 
@@ -16,9 +17,12 @@ from django.db import connections
 from deployments.gateway.directory import forget_table
 from deployments.gateway.relay import open_answer
 from deployments.gateway.waiting import Wait
+from deployments.gateway.waking import deployment_wake
+from deployments.instances.demand import WaitingCounts
 from deployments.models import Deployment, Transition
 from deployments.services.deployments import deployment_start
 from deployments.states import InstanceState
+from deployments.supervision import eviction
 from tests.supervision.conftest import Make, Ticker
 
 pytestmark = [
@@ -82,11 +86,17 @@ def loads(*names: str) -> list[float]:
     return sorted(at.timestamp() for at in became.values_list("at", flat=True))
 
 
+def unload(*names: str) -> None:
+    Deployment.objects.filter(name__in=names).update(
+        desired="running", is_unloaded=True
+    )
+
+
 def test_fifty_clients_of_one_that_is_not_loaded_start_it_once_and_are_all_answered(
     make: Make, ticker: Ticker
 ) -> None:
-    smol = make("smol", parallel=2)
-    Deployment.objects.filter(pk=smol.pk).update(desired="running", is_unloaded=True)
+    smol = make("smol", parallel=4)
+    unload("smol")
 
     async def all_at_once(clients: Clients) -> None:
         async with asyncio.TaskGroup() as group:
@@ -141,3 +151,40 @@ def test_two_that_exclude_each_other_take_turns_of_the_least_time_and_both_answe
     assert all(b - a >= least_s for a, b in pairwise(loads("first", "second")))
     answered = [name for name, _ in clients.answers]
     assert min(answered.count("first"), answered.count("second")) >= 8
+
+
+def test_one_for_which_nobody_waits_any_more_is_not_loaded(
+    make: Make, ticker: Ticker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eviction, "NOBODY_WAITS_S", 0.2)
+    first, second = make("first", when_taken="swap"), make("second", when_taken="swap")
+    deployment_start(deployment=first)
+    ticker.until(lambda: state(first) == "ready", 30)
+    unload("second")
+    deployment_wake(second.pk)
+    ticker.until(lambda: Deployment.objects.get(pk=second.pk).is_unloaded, 10)
+    assert Deployment.objects.get(pk=second.pk).unloaded_why == (
+        "because nobody waits for it any more"
+    )
+    assert Deployment.objects.get(pk=first.pk).state == "ready"
+
+
+def test_of_several_that_wait_the_one_that_has_waited_longest_is_next(
+    make: Make, ticker: Ticker, settings: Any
+) -> None:
+    settings.OMNI_LEAST_LOADED_S = 1
+    names = ("first", "second", "third")
+    first, second, third = (make(name, when_taken="swap") for name in names)
+    deployment_start(deployment=first)
+    ticker.until(lambda: state(first) == "ready", 30)
+    unload("second", "third")
+    counts = WaitingCounts(settings.OMNI_HOME.demand)
+    with closing(counts):
+        counts.write({second.pk: 1, third.pk: 1})
+        deployment_wake(third.pk)
+        ticker.agent.tick()
+        deployment_wake(second.pk)
+        ticker.until(lambda: state(second) == "ready", 60)
+    (at_second,) = loads("second")
+    (at_third,) = loads("third")
+    assert at_third < at_second
