@@ -91,6 +91,7 @@ class _Entry:
         while True:
             choice = route_request(self.name, await routing_table(), self.asked)
             self.wait.choice, self.wait.serving = choice, choice.serving
+            self.wait.is_sent = False
             turn = self._turn(queues().of(choice.serving))
             turn.queue.see(choice.serving)
             if turn.may_pass:
