@@ -99,7 +99,7 @@ class _Watcher:
         # Work in the database that goes on meanwhile, by what it does.
         self.working: dict[tuple[str, int], asyncio.Task[None]] = {}
         self.counts = WaitingCounts(settings.OMNI_HOME.demand)
-        self.told_s = float("-inf")
+        self.told_s = 0.0
         self.told: set[int] = set()
         # The state in which a deployment's load times were read.
         self.read_in: dict[str, str] = {}
@@ -109,6 +109,8 @@ class _Watcher:
             self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
+        # A wait that is over sooner is not told.
+        self.told_s = time.monotonic()
         try:
             while any(queue.waiting for queue in self.queues.values()):
                 await self._look()
