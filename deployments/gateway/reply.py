@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from deployments.gateway.limits import LimitError
 from deployments.gateway.shapes import error_body, error_event, status_of
 from omni.errors import OmniError
 
@@ -128,6 +129,8 @@ def failure_headers(error: OmniError) -> dict[str, str]:
         headers["retry-after"] = str(error.retry_after_s)
     elif error.retry:
         headers["retry-after"] = str(RETRY_AFTER_S.get(error.code, 2))
+    if isinstance(error, LimitError):
+        headers |= {**error.headers, "retry-after": str(error.retry_after_s)}
     return headers
 
 

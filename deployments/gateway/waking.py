@@ -25,6 +25,7 @@ from deployments.instances.demand import Demand, WaitingCounts
 from deployments.models import Deployment, Transition
 from deployments.states import UNLOADED, InstanceState
 from omni.database import DatabasePool
+from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class _Watcher:
     async def _look(self) -> None:
         try:
             table = await routing_table()
-        except DatabaseError as error:
+        except OmniError as error:
             log.warning("what requests wait for could not be looked at: %s", error)
             return
         for queue in list(self.queues.values()):
