@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployments.gateway.waiting import Wait, at_work
+from deployments.gateway.queues import at_work
+from deployments.gateway.waiting import Wait
 from deployments.models import Deployment
 from gpus.energy import LONGEST_GAP_S, Sample, joules
 from gpus.models import Device

@@ -70,6 +70,11 @@ class Home:
         return self.run / "drain"
 
     @property
+    def demand(self) -> Path:
+        """Files that tell which deployments requests wait for, and how many."""
+        return self.run / "demand"
+
+    @property
     def slots(self) -> Path:
         """Where KV caches wait between two engines: in memory where there is a shared memory file
         system."""

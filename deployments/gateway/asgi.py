@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -23,7 +24,7 @@ from deployments.gateway.last_use import note_use
 from deployments.gateway.limit_counts import Spending, counted
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply, failure_headers
-from deployments.gateway.routing import AUTO
+from deployments.gateway.routing import AUTO, RoutedRequest
 from deployments.gateway.scopes import Scope
 from deployments.gateway.shapes import (
     FieldError,
@@ -267,26 +268,36 @@ async def _pass_on(upstream: Upstream, reply: Reply) -> None:
 
 
 async def _keep_alive(reply: Reply, wait: Wait) -> None:
-    """Says what is waited for, as a comment that clients pass over, whenever nothing else was said
-    for a while."""
+    """Says what is waited for, as a comment that clients pass over: as soon as it is known that the
+    request has to wait, and then whenever nothing else was said for a while."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(KEEP_ALIVE_S):
+            await wait.has_to_wait.wait()
+    if wait.has_to_wait.is_set():
+        await _comment(reply, wait)
     while True:
         await asyncio.sleep(reply.quiet_until_s(KEEP_ALIVE_S))
         if reply.is_quiet_for(KEEP_ALIVE_S):
-            if wait.serving:
-                deployment = {"x-omni-deployment": wait.serving.name}
-            else:
-                deployment = {}
-            await reply.comment(wait.reason or "waiting", deployment)
+            await _comment(reply, wait)
+
+
+async def _comment(reply: Reply, wait: Wait) -> None:
+    headers = _chosen(wait.choice) if wait.choice else {}
+    await reply.comment(wait.reason or "waiting", headers)
+
+
+def _chosen(choice: RoutedRequest) -> dict[str, str]:
+    headers = {"x-omni-deployment": choice.serving.name, "x-omni-route": choice.route}
+    if choice.decision:
+        headers["x-omni-decision"] = choice.decision.header
+    return headers
 
 
 def _headers(upstream: Upstream) -> dict[str, str]:
     headers = {
         "content-type": upstream.answer.headers.get("content-type", "application/json"),
-        "x-omni-deployment": upstream.choice.serving.name,
-        "x-omni-route": upstream.choice.route,
+        **_chosen(upstream.choice),
     }
-    if upstream.choice.decision:
-        headers["x-omni-decision"] = upstream.choice.decision.header
     if upstream.kv_transfer:
         headers["x-omni-handover"] = upstream.kv_transfer.header
     if upstream.dropped:

@@ -32,6 +32,7 @@ from deployments.gateway.fields import TAKE_LONG, allowed
 from deployments.gateway.kv_transfer import transferred
 from deployments.gateway.kv_transfer_plan import KvTransferReport
 from deployments.gateway.passing import Passing, direct
+from deployments.gateway.queues import at_work
 from deployments.gateway.routing import (
     AUTO,
     Asked,
@@ -42,7 +43,7 @@ from deployments.gateway.routing import (
 from deployments.gateway.shapes import FieldError
 from deployments.gateway.suspects import suspects
 from deployments.gateway.usage import Usage, usage_of_answer, usage_of_events
-from deployments.gateway.waiting import Wait, at_work, in_line, watched
+from deployments.gateway.waiting import Wait, in_line, watched
 from deployments.instances.engine_client import ask, engine_request
 from deployments.instances.engine_stream import EngineAnswer, opened
 from omni.errors import OmniError
@@ -50,10 +51,12 @@ from omni.errors import OmniError
 log = logging.getLogger(__name__)
 
 # Why another deployment may be asked instead, as long as nothing of an answer was sent.
-OTHERS_MAY = ("engine_unreachable", "gateway_busy", "answer_cut")
+OTHERS_MAY = ("engine_unreachable", "gateway_busy", "queue_full", "answer_cut")
 # An answer in one piece; a stream may be longer, it is never held in memory.
 LARGEST_ANSWER_BYTES = 64 << 20
 STILL_THERE_S = 1.0
+# What engines answer beside their slots.
+WITHOUT_SLOT = frozenset({"/tokenize"})
 WAYS: Mapping[
     Passage,
     Callable[[str, Serving, Mapping[str, Any]], AbstractAsyncContextManager[Passing]],
@@ -159,6 +162,8 @@ async def open_answer(
         fix = f"Name a deployment, a route, or {AUTO!r}."
         raise FieldError("model", "The request names no model.", fix)
     wait = wait or Wait()
+    wait.asker = caller.key_prefix or caller.user
+    wait.takes_slot = path not in WITHOUT_SLOT
     fields, dropped = await _checked(path, body)
     read = partial(read_prompt, path, body)
     asked = Asked(read, _around, caller.key_prefix, caller.scope)

@@ -23,6 +23,14 @@ STREAM_HEADERS = {
 RETRY_AFTER_S = {"too_many_wrong_keys": 60}
 
 
+class TryLater(OmniError):
+    """Somebody asks for more than there is room for; after so long there may be some."""
+
+    def __init__(self, code: str, text: str, fix: str, *, retry_after_s: int) -> None:
+        super().__init__(code, text, fix, retry=True)
+        self.retry_after_s = retry_after_s
+
+
 class Reply:
     """Written by the relay; beside it, comments may be put between whole events."""
 
@@ -102,7 +110,7 @@ class Reply:
 
     async def comment(self, text: str, headers: Mapping[str, str]) -> None:
         async with self._lock:
-            if self._ended:
+            if self._ended or (self._begun and not self._is_stream):
                 return
             if not self._begun:
                 await self.begin(200, {**headers, **STREAM_HEADERS})
@@ -117,7 +125,9 @@ class Reply:
 
 def failure_headers(error: OmniError) -> dict[str, str]:
     headers = {"www-authenticate": "Bearer"} if status_of(error) == 401 else {}
-    if error.retry:
+    if isinstance(error, TryLater):
+        headers["retry-after"] = str(error.retry_after_s)
+    elif error.retry:
         headers["retry-after"] = str(RETRY_AFTER_S.get(error.code, 2))
     if isinstance(error, LimitError):
         headers |= {**error.headers, "retry-after": str(error.retry_after_s)}

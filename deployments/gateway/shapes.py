@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "request_timeout": (408, "invalid_request_error"),
     "body_too_large": (413, "invalid_request_error"),
     "too_many_wrong_keys": (429, "rate_limit_error"),
+    "queue_full": (429, "rate_limit_error"),
     "rate_limit_exceeded": (429, "rate_limit_error"),
     "header_too_large": (431, "invalid_request_error"),
     "database_unavailable": (503, "service_unavailable_error"),

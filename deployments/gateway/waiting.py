@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 from deployments.gateway.directory import routing_table
-from deployments.gateway.routing import LEAVING, Serving
+from deployments.gateway.queues import DeploymentQueue, Turn, queues
+from deployments.gateway.routing import LEAVING, RoutedRequest, Serving
+from deployments.states import InstanceState
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
@@ -28,32 +30,27 @@ LOOK_EVERY_S = 5.0
 GIVEN_UP_S = 90.0
 
 
-@dataclass
-class _Line:
-    """The requests to one deployment that this process has sent and that are not answered yet,
-    oldest first."""
-
-    waiting: dict[int, None] = field(default_factory=dict)
-    answering: int = 0
-
-
-_lines: dict[str, _Line] = {}
-
-
-def at_work() -> dict[str, int]:
-    """How many requests of this process each deployment has and has not ended; none is left out."""
-    return {name: len(line.waiting) + line.answering for name, line in _lines.items()}
-
-
 @dataclass(eq=False)
 class Wait:
-    """One request's wait. Whoever sent it may ask at any time what it waits for."""
+    """One request's wait. Whoever sent it may ask at any time what it waits for.
+
+    `asker` is whoever it takes turns for; one that takes no slot of its engine, such as a count of
+    tokens, passes those that do.
+    """
 
     serving: Serving | None = None
+    choice: RoutedRequest | None = None
     is_sent: bool = False
+    asker: str = ""
+    takes_slot: bool = True
+    turn: Turn | None = None
+    # Since when it has waited for a slot of an engine that is ready.
+    slot_since_s: float | None = None
     # Since when the engine has been asked for the next piece of its answer; None while it is not
     # asked.
     since_s: float | None = None
+    # Set as soon as it is known that it has to wait.
+    has_to_wait: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.for_engine = _Asking(self)
@@ -63,26 +60,38 @@ class Wait:
         """In words; empty when there is nothing to tell."""
         if self.serving is None:
             return ""
-        if not self.is_sent:
-            if self.serving.is_ready:
-                return ""
-            return f"{self.serving.name} is {self.serving.state}"
         place = self.queue_position
         if place:
-            return f"place {place} in the queue of {self.serving.name}"
-        return ""
+            return f"place {place} in the queue of {self.serving.name}{self._load}"
+        if self.is_sent or self.serving.is_ready:
+            return ""
+        return f"{self.serving.name} is {self.serving.state}"
+
+    @property
+    def _load(self) -> str:
+        """How far it is, for what does not answer yet."""
+        if self.is_sent or self.turn is None:
+            return ""
+        serving = self.turn.queue.serving
+        if serving.is_ready:
+            return ""
+        percent = self.turn.queue.loads.percent(time.time())
+        if serving.state == InstanceState.LOADING and percent is not None:
+            return f", loading {percent} %"
+        return f", {serving.shown_state}"
 
     @property
     def queue_position(self) -> int:
-        """In the queue before the engine's slots: 1 is next, 0 is in a slot already, or it cannot
-        be told."""
+        """1 is next; 0 is in a slot already, or it cannot be told."""
+        if not self.is_sent:
+            return self.turn.position if self.turn else 0
         if self.serving is None or not self.serving.slots:
             return 0
-        line = _lines.get(self.serving.name)
-        if line is None or id(self) not in line.waiting:
+        queue = queues().get(self.serving.name)
+        if queue is None or id(self) not in queue.sent:
             return 0
-        before = list(line.waiting).index(id(self))
-        return max(0, before + 1 - max(0, self.serving.slots - line.answering))
+        before = list(queue.sent).index(id(self))
+        return max(0, before + 1 - max(0, self.serving.slots - queue.answering))
 
 
 class _Asking:
@@ -102,36 +111,38 @@ class _Asking:
 
 @contextmanager
 def in_line(serving: Serving, wait: Wait) -> Iterator[_Ticket]:
-    """The request stands in line until its ticket says that it is answered, and counts until the
-    end."""
-    ticket = _Ticket(_lines.setdefault(serving.name, _Line()), id(wait))
+    """The request stands before the engine's slots until its ticket says that it is answered, and
+    counts until the end."""
+    queue = queues().of(serving)
+    ticket = _Ticket(queue, id(wait))
     wait.serving = serving
     wait.is_sent = True
+    if wait.queue_position:
+        wait.has_to_wait.set()
     try:
         yield ticket
     finally:
         ticket.leave()
-        if not ticket.line.waiting and not ticket.line.answering:
-            _lines.pop(serving.name, None)
+        queues().tidy(queue)
 
 
 class _Ticket:
-    def __init__(self, line: _Line, number: int) -> None:
-        self.line = line
+    def __init__(self, queue: DeploymentQueue, number: int) -> None:
+        self.queue = queue
         self.number = number
         self.is_answered = False
-        line.waiting[number] = None
+        queue.sent[number] = None
 
     def answered(self) -> None:
         """The answer has begun."""
         if not self.is_answered:
             self.is_answered = True
-            self.line.waiting.pop(self.number, None)
-            self.line.answering += 1
+            self.queue.sent.pop(self.number, None)
+            self.queue.answering += 1
 
     def leave(self) -> None:
-        self.line.waiting.pop(self.number, None)
-        self.line.answering -= self.is_answered
+        self.queue.sent.pop(self.number, None)
+        self.queue.answering -= self.is_answered
 
 
 @asynccontextmanager
@@ -141,7 +152,8 @@ async def watched(serving: Serving, wait: Wait) -> AsyncIterator[None]:
     Raises OmniError (engine_silent, took_too_long) out of whatever is awaited in it.
     """
     limit_s = settings.OMNI_REQUEST_LIMIT
-    deadline = asyncio.timeout(limit_s)
+    waited_s = time.monotonic() - wait.slot_since_s if wait.slot_since_s else 0.0
+    deadline = asyncio.timeout(max(0.0, limit_s - waited_s))
     looking: asyncio.Task[None] | None = None
     try:
         async with deadline:
@@ -164,10 +176,14 @@ async def watched(serving: Serving, wait: Wait) -> AsyncIterator[None]:
                 "Try again; the Deployments page shows its state.",
                 retry=True,
             ) from None
-        text = f"The request took longer than {limit_s} s."
-        raise OmniError(
-            "took_too_long", text, "Ask for less, or raise OMNI_REQUEST_LIMIT."
-        ) from None
+        raise took_too_long() from None
+
+
+def took_too_long() -> OmniError:
+    text = f"The request took longer than {settings.OMNI_REQUEST_LIMIT} s."
+    return OmniError(
+        "took_too_long", text, "Ask for less, or raise OMNI_REQUEST_LIMIT."
+    )
 
 
 async def _look_after(serving: Serving, wait: Wait, deadline: asyncio.Timeout) -> None:

@@ -9,12 +9,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.conf import settings as django_settings
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
 from deployments.advice.purposes import checked_purposes
 from deployments.announce import deployment_changed, nudge
 from deployments.engines.flags import allowed_args
+from deployments.instances.demand import Demand
 from deployments.models import Binding, Deployment, Engine, Model
 from deployments.planning.settings import validated
 from deployments.services.checks import check_location, check_name, name_taken
@@ -261,6 +263,8 @@ def deployment_start(
                 worked_out.check(row)
                 _begin(row, step, worked_out, user)
             _announce(row)
+        # A person wants it now: what is in its way is not kept for as long as for requests.
+        Demand(django_settings.OMNI_HOME.demand).clear(row.pk)
         return step.changes
 
     return until_it_holds(attempt)

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from django.conf import settings
+
+from deployments.instances.demand import Demand
 from deployments.instances.drain import DrainLocks
 from deployments.models import Deployment
 from deployments.planning.settings import with_defaults
-from deployments.services.tenancy import check_room_of, rivals_of, swaps
+from deployments.services.tenancy import (
+    check_room_of,
+    rivals_of,
+    swaps,
+    why_not_together,
+)
 from deployments.states import InstanceState
 from deployments.supervision.decision import Memory
 from deployments.supervision.planned import Plans
+from deployments.supervision.turns import Claim, Holder, goes_before, may_be_evicted
 from gpus.models import Host
 from omni.units import ms_text
 
 log = logging.getLogger(__name__)
 
-# Whoever waited for a deployment gets to it before it makes room for the next: two that take turns
-# do both get on.
-HOLD_S = 3.0
+# One that requests ask for and none waits for any more is not loaded; they have so long to say so.
+NOBODY_WAITS_S = 5.0
+# Of one that has not been looked at for so long nothing is known any more.
+STALE_S = 10.0
 SETTLED = (
     InstanceState.READY,
     InstanceState.CRASHED,
@@ -44,7 +54,10 @@ class Evictor:
         self.drain_locks = drain_locks
         self.plans = plans
         self.clock = clock
+        self.demand = Demand(settings.OMNI_HOME.demand)
         self._uses: dict[int, _IdleSince] = {}
+        # Those that wait for others to make room.
+        self._claims: dict[int, Claim] = {}
 
     # --- idle -------------------------------------------------------------------------------------
     def evict_idle(self, host: Host, memories: Mapping[int, Memory]) -> None:
@@ -95,32 +108,98 @@ class Evictor:
 
         Nobody where it may not swap.
         """
-        if not swaps(deployment):
+        if not swaps(deployment) or _has_failed(deployment, memories):
             return ()
-        found = []
-        for rival in rivals_of(deployment, self.plans.of(deployment), servers_too=True):
-            other = (
-                Deployment.objects.filter(name=rival.name)
-                .prefetch_related("instances")
-                .first()
-            )
-            if other is None:
-                continue
-            found.append(f"{other.name} to be unloaded")
-            if other.ought_to_run and self._may_be_evicted(other, memories):
-                self._evict(other, f"to make room for {deployment.name}")
-        return tuple(found)
+        rivals = rivals_of(deployment, self.plans.of(deployment), servers_too=True)
+        first = self._first(deployment)
+        if not rivals and not first:
+            self._start(deployment)
+            return ()
+        claim = self._claim(deployment.pk)
+        if claim.on_demand and self._is_given_up(deployment.pk):
+            self._evict(deployment, "because nobody waits for it any more")
+            self.demand.clear(deployment.pk)
+        elif not first:
+            for rival in rivals:
+                self._make_room(rival.name, deployment.name, claim, memories)
+        found = [f"{rival.name} to be unloaded" for rival in rivals]
+        return (*found, *(f"{name} to be loaded first" for name in first))
 
-    def _may_be_evicted(
-        self, other: Deployment, memories: Mapping[int, Memory]
-    ) -> bool:
-        known = [memories[i.pk] for i in other.instances.all() if i.pk in memories]
-        held = [m.ready_s is None or self.clock() - m.ready_s >= HOLD_S for m in known]
-        return all(m.state in SETTLED for m in known) and all(held)
+    def _start(self, deployment: Deployment) -> None:
+        """Nothing is in its way any more."""
+        self._claims.pop(deployment.pk, None)
+        self.demand.clear(deployment.pk)
+
+    def _claim(self, deployment: int) -> Claim:
+        now_s = self.clock()
+        on_demand = self.demand.asked_for_s(deployment) is not None
+        known = self._claims.get(deployment)
+        since_s = known.since_s if known else now_s
+        claim = self._claims[deployment] = Claim(since_s, on_demand, now_s)
+        return claim
+
+    def _is_given_up(self, deployment: int) -> bool:
+        asked_s = self.demand.asked_for_s(deployment) or 0.0
+        return asked_s >= NOBODY_WAITS_S and not self.demand.waiting()[deployment]
+
+    def _first(self, deployment: Deployment) -> list[str]:
+        """Those that wait for the same memory, and whose turn it is before."""
+        self._forget_stale()
+        others = {pk: c for pk, c in self._claims.items() if pk != deployment.pk}
+        # A part of it that runs holds what the others wait for.
+        if not others or deployment.instances.filter(pid__isnull=False).exists():
+            return []
+        claims = {**others, deployment.pk: self._claim(deployment.pk)}
+        before = [pk for pk in others if goes_before(pk, deployment.pk, claims)]
+        rows = Deployment.objects.filter(pk__in=before).select_related("host")
+        return [
+            row.name
+            for row in rows
+            if row.ought_to_run and why_not_together([deployment, row])
+        ]
+
+    def _forget_stale(self) -> None:
+        oldest_s = self.clock() - STALE_S
+        for pk in [pk for pk, c in self._claims.items() if c.seen_s < oldest_s]:
+            del self._claims[pk]
+
+    def _make_room(
+        self, name: str, wanted: str, claim: Claim, memories: Mapping[int, Memory]
+    ) -> None:
+        other = (
+            Deployment.objects.filter(name=name).prefetch_related("instances").first()
+        )
+        if other is None or not other.ought_to_run:
+            return
+        now_s, least_s = self.clock(), settings.OMNI_LEAST_LOADED_S
+        holder = _holder(other, memories)
+        if not may_be_evicted(holder, claim, now_s, least_s):
+            return
+        # Asked last: while it is looked at, requests have to ask again.
+        is_idle = self.drain_locks.acquire(other.pk)
+        holder = replace(holder, is_busy=not is_idle)
+        if may_be_evicted(holder, claim, now_s, least_s):
+            self._evict(other, f"to make room for {wanted}")
 
     def require_room(self, deployment: Deployment) -> None:
         """Raises OmniError (place_taken) when others are in its way and it may not unload them."""
         check_room_of(deployment, self.plans.of(deployment))
+
+
+def _holder(other: Deployment, memories: Mapping[int, Memory]) -> Holder:
+    known = [memories[i.pk] for i in other.instances.all() if i.pk in memories]
+    ready = [m.ready_s for m in known if m.ready_s is not None]
+    is_settled = all(m.state in SETTLED for m in known)
+    return Holder(is_settled, max(ready, default=None), is_busy=False)
+
+
+def _has_failed(deployment: Deployment, memories: Mapping[int, Memory]) -> bool:
+    """It is not started again, so nobody has to go for it."""
+    known = [memories.get(instance.pk) for instance in deployment.instances.all()]
+    return any(
+        m and m.state == InstanceState.FAILED and m.generation == deployment.generation
+        for m in known
+    )
 
 
 def _ready_since(

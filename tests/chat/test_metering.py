@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
@@ -127,7 +127,7 @@ async def test_the_newest_watts_are_shown_while_they_are_new() -> None:
 
 
 @pytest.fixture
-def lines() -> Iterator[Any]:
+async def lines() -> AsyncIterator[Any]:
     """Sends requests to deployments, which are on their way until the test ends."""
     with ExitStack() as held:
         yield lambda name, wait: held.enter_context(

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
+from deployments.instances.demand import WaitingCounts
 from deployments.models import (
     Deployment,
     Engine,
@@ -266,6 +268,22 @@ def test_the_list_shows_states_and_refreshes_itself(
     assert "<html" not in fragment and 'id="deployments-live"' in fragment
     assert f'action="/deployments/{one.name}/start/"' in fragment
     assert f'action="/deployments/{two.name}/stop/"' in fragment
+
+
+def test_pages_show_how_many_requests_wait_and_look_again(
+    deployment: Deployment, agent: Host, viewer: Client
+) -> None:
+    paths = ("/deployments/", f"/deployments/{deployment.name}/")
+    counts = WaitingCounts(settings.OMNI_HOME.demand)
+    with closing(counts):
+        for count, says in ((1, "1 request waits"), (3, "3 requests wait")):
+            counts.write({deployment.pk: count})
+            for path in paths:
+                text = page(viewer, path)
+                assert says in text and "every 2s" in text
+    for path in paths:
+        text = page(viewer, path)
+        assert "wait" not in text.split("<main")[1] and "every 2s" not in text
 
 
 def test_nothing_is_asked_for_again_while_nothing_is_on_its_way(

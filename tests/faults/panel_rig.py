@@ -107,10 +107,13 @@ class PanelRig:
     def reach(self, state: str) -> None:
         """From where the row before has left it."""
         self.hang_up()
-        if state in ("starting", "loading"):
+        if state in ("starting", "loading", "queued"):
             self.stop()
             self.until(lambda: self.state == "stopped", 30)
             self.start()
+            if state == "queued":
+                self.answer = Answer(self).queued()
+                return
             return self.until(lambda: self.state == state and self.pid is not None, 30)
         self.start()
         self.until(lambda: self.state == "ready" and self.pid is not None, 40)
@@ -226,6 +229,19 @@ class Answer:
     def under_way(self) -> Answer:
         wait_until(
             lambda: self.chunks > 3 or self.has_ended, 30, "nothing was streamed"
+        )
+        assert not self.has_ended, (self.failure, self.lines[-3:])
+        return self
+
+    def queued(self) -> Answer:
+        """It was told that it waits, and for what."""
+        wait_until(
+            lambda: (
+                self.has_ended
+                or any("place 1 in the queue of smol" in line for line in self.lines)
+            ),
+            10,
+            lambda: f"it was not told: {self.lines}",
         )
         assert not self.has_ended, (self.failure, self.lines[-3:])
         return self

@@ -185,6 +185,40 @@ def database_is_locked(rig: PanelRig) -> None:
         assert rig.browser.get("/deployments/smol/").status_code == 200
 
 
+# --- while a request waits for a load -------------------------------------------------------------
+def broker_dies_under_a_queue(rig: PanelRig) -> None:
+    """Nothing is lost: it is loaded, and who waits is answered."""
+    killed("valkey-server")(rig)
+    assert rig.answer
+    rig.answer.goes_on()
+
+
+def database_is_locked_under_a_queue(rig: PanelRig) -> None:
+    """Nobody can write that it is ready: who waits keeps its place, and is answered afterwards."""
+    with closing(
+        sqlite3.connect(rig.panel.home / "omni.sqlite3", isolation_level=None)
+    ) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert rig.answer
+        ends = time.monotonic() + 6
+        while time.monotonic() < ends:
+            assert not rig.answer.has_ended, rig.answer.lines
+            assert rig.browser.get("/deployments/smol/").status_code == 200
+    rig.answer.goes_on()
+
+
+def web_server_dies_under_a_queue(rig: PanelRig) -> None:
+    """Who waits loses its connection, without an end that looks like one; the load goes on."""
+    killed("serve")(rig)
+    wait_until(rig.panel.healthy, 20, "the web server is not back")
+    answer = rig.answer
+    assert answer
+    wait_until(lambda: answer.has_ended, 10, "the client still waits")
+    assert answer.failure and not answer.chunks, answer.lines
+    rig.hang_up()
+    wait_until(lambda: "requests wait" not in rig.page(), 10, "it still counts")
+
+
 def engine_dies_under_a_stream(rig: PanelRig) -> None:
     os.kill(rig.pid or 0, SIGKILL)
     assert rig.answer
@@ -209,6 +243,9 @@ ROWS = (
     Row("broker", "SIGKILL, then a stop", "ready", broker_dies_before_a_command, STOPPED),
     Row("broker", "SIGSTOP", "ready", broker_hangs, Ends(), within_s=60),
     Row("database", "locked for 6 s", "generating", database_is_locked, UNTOUCHED),
+    Row("web server", "SIGKILL, a request waits for a load", "queued", web_server_dies_under_a_queue, Ends(restarts=0), within_s=60),
+    Row("broker", "SIGKILL, a request waits for a load", "queued", broker_dies_under_a_queue, Ends(restarts=0), within_s=60),
+    Row("database", "locked for 6 s, a request waits for a load", "queued", database_is_locked_under_a_queue, Ends(restarts=0), within_s=60),
     Row("engine", "SIGKILL, seen by a client of the gateway", "generating", engine_dies_under_a_stream, Ends(is_same=False, restarts=1)),
     Row("machine", "started again", "ready", machine_starts_again, Ends(is_same=False, restarts=0), within_s=60),
 )  # fmt: skip

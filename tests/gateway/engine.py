@@ -136,7 +136,10 @@ def make_deployment(
     name: str, port: int | None, *, state: str = "ready", **fields: Any
 ) -> Any:
     """An independent deployment whose engine listens on `port`, as its agent would have written
-    it."""
+    it.
+
+    Its engine is sent as many requests at once as tests have clients, unless `fields` say else.
+    """
     from deployments.models import Binding, Deployment, Engine, Instance, Model
     from gpus.models import Host
 
@@ -148,6 +151,7 @@ def make_deployment(
     model, _ = Model.objects.get_or_create(
         name="smollm2", defaults={"path": "smollm2.gguf"}
     )
+    fields.setdefault("settings", {"parallel": 64})
     desired = fields.pop("desired", "stopped" if state == "stopped" else "running")
     deployment = Deployment.objects.create(
         host=host, engine=engine, name=name, desired=desired, **fields
@@ -184,7 +188,8 @@ def make_pair(
     it."""
     from deployments.models import Instance
 
-    fields = {"strategy": "prefill_decode", "settings": {"handover_min": least_tokens}}
+    settings = {"handover_min": least_tokens, "parallel": slots}
+    fields = {"strategy": "prefill_decode", "settings": settings}
     deployment = make_deployment(name, None, state="ready", desired="running", **fields)
     deployment.instances.all().delete()
     launch = {

@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from deployments.gateway import admission
+from deployments.gateway import admission, waking
+from deployments.gateway.caller import NOBODY, Caller
+from deployments.gateway.fair_queue import USUAL_LOAD_S, LoadTimes, most_inside
+from deployments.gateway.queues import at_work, queues
 from deployments.gateway.relay import open_answer
+from deployments.gateway.reply import TryLater, failure_headers
 from deployments.gateway.routing import Serving, Table
+from deployments.gateway.shapes import status_of
+from deployments.gateway.waiting import Wait
 from deployments.instances.address import EngineAddress
 from deployments.instances.drain import DrainLocks
 from omni.errors import OmniError
@@ -58,20 +64,32 @@ class Scene:
 @pytest.fixture
 def scene(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     made = Scene(fake.port)
-    for name in ("routing_table", "fresh_table"):
-        monkeypatch.setattr(admission, name, made.table)
-    monkeypatch.setattr(admission, "deployment_wake", made.wake)
+    for module, name in (
+        (admission, "routing_table"),
+        (admission, "fresh_table"),
+        (waking, "routing_table"),
+    ):
+        monkeypatch.setattr(module, name, made.table)
+    monkeypatch.setattr(waking, "deployment_wake", made.wake)
+    monkeypatch.setattr(waking, "load_times", lambda _: LoadTimes())
     yield made
-    assert not any(admission._waiting.values()), "somebody is still counted as waiting"
 
 
-async def ask(how: str = "takes_its_time") -> bytes:
+@pytest.fixture(autouse=True)
+async def nobody_is_left() -> AsyncIterator[None]:
+    yield
+    assert not queues(), "somebody is still counted as waiting"
+
+
+async def ask(
+    how: str = "takes_its_time", wait: Wait | None = None, caller: Caller = NOBODY
+) -> bytes:
     body = {
         "model": "smol",
         "stream": True,
         "messages": [{"role": "user", "content": how}],
     }
-    async with open_answer(CHAT, body) as upstream:
+    async with open_answer(CHAT, body, wait, caller) as upstream:
         return b"".join([events async for events in upstream.events()])
 
 
@@ -124,7 +142,9 @@ async def test_more_than_may_wait_are_refused_at_once(
     await asyncio.sleep(0.05)
     with pytest.raises(OmniError, match="3 requests wait") as caught:
         await ask()
-    assert caught.value.code == "gateway_busy" and caught.value.retry
+    assert isinstance(caught.value, TryLater) and caught.value.code == "queue_full"
+    assert status_of(caught.value) == 429
+    assert failure_headers(caught.value)["retry-after"] == f"{USUAL_LOAD_S:.0f}"
     scene.now = scene.ready
     assert all(await asyncio.wait_for(asyncio.gather(*waiting), 30))
 
@@ -133,11 +153,49 @@ async def test_who_gives_up_waiting_leaves_the_queue(scene: Scene) -> None:
     scene.now = scene.loading
     waiting = [asyncio.ensure_future(ask()) for _ in range(5)]
     await asyncio.sleep(0.2)
-    assert admission._waiting["smol"] == 5
+    assert at_work() == {"smol": 5}
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)
-    assert admission._waiting["smol"] == 0
+    assert at_work() == {}
+
+
+async def test_keys_take_turns_and_an_engine_gets_few_more_than_it_has_slots(
+    scene: Scene, fake: FakeEngine
+) -> None:
+    scene.now = scene.loading
+    waits = [Wait() for _ in range(9)]
+    callers = ["many"] * 8 + ["one"]
+    waiting = [
+        asyncio.ensure_future(ask("takes_its_time", wait, Caller(user=user)))
+        for wait, user in zip(waits, callers, strict=True)
+    ]
+    await asyncio.sleep(0.3)
+    assert [wait.queue_position for wait in waits] == [1, 3, 4, 5, 6, 7, 8, 9, 2]
+    assert waits[8].reason == "place 2 in the queue of smol, loading"
+    scene.now = replace(scene.ready, slots=1)
+    while not fake.seen:
+        await asyncio.sleep(0.01)
+    most_open = 0
+    while not all(task.done() for task in waiting):
+        most_open = max(most_open, fake.open_requests)
+        await asyncio.sleep(0.01)
+    assert most_open == most_inside(1)
+    assert all(task.result() for task in waiting)
+
+
+async def test_who_takes_no_slot_passes_those_that_wait_for_one(
+    scene: Scene, fake: FakeEngine
+) -> None:
+    scene.now = replace(scene.ready, slots=1)
+    waits = [Wait() for _ in range(5)]
+    waiting = [asyncio.ensure_future(ask("takes_its_time", wait)) for wait in waits]
+    await asyncio.sleep(0.1)
+    assert [wait.queue_position for wait in waits][3:] == [3, 4]
+    async with admission.admitted("smol", Wait(takes_slot=False)) as choice:
+        assert choice.serving.name == "smol"
+        assert not waiting[4].done()
+    await asyncio.gather(*waiting)
 
 
 async def test_nobody_waits_for_ever(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.gateway import admission, waiting
+from deployments.gateway import admission, waiting, waking
+from deployments.gateway.asgi import KEEP_ALIVE_S
+from deployments.gateway.queues import queues
 from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import Serving, Table
 from deployments.gateway.suspects import suspects
@@ -57,8 +59,14 @@ def scene(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setattr(waiting, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(waiting, "GIVEN_UP_S", 0.3)
     suspects.crashes.clear()
+    monkeypatch.setattr(waking, "routing_table", made.table)
     yield made
-    assert not waiting._lines, "somebody still stands in line"
+
+
+@pytest.fixture(autouse=True)
+async def nobody_is_left() -> AsyncIterator[None]:
+    yield
+    assert not queues(), "somebody still stands in line"
 
 
 async def ask(how: str, wait: Wait | None = None, **fields: Any) -> bytes:
@@ -134,7 +142,7 @@ def test_a_place_in_the_queue_counts_those_before_and_the_slots() -> None:
     assert [wait.queue_position for wait in waits] == [0, 0, 0, 1, 2]
     for line in lines[1:]:
         line.__exit__(None, None, None)
-    assert not waiting._lines
+    assert not queues()
 
 
 def test_a_place_is_not_told_where_slots_are_not_known() -> None:
@@ -213,6 +221,68 @@ def test_a_queued_stream_is_kept_alive_and_ends_well(
     assert answer.status_code == 200 and "data: [DONE]" in rest
 
 
+LOADS = """
+from tests.gateway.engine import make_deployment
+make_deployment("loads", None, state="loading")
+"""
+FAILS = """
+from deployments.models import Instance
+found = Instance.objects.filter(deployment__name="loads")
+found.update(state="failed", error="The model file is truncated.")
+"""
+
+
+@pytest.fixture(scope="module")
+def loads(faulty: FakeEngine, served: Served) -> str:
+    """A deployment that never gets ready."""
+    served.shell(LOADS)
+    return "loads"
+
+
+def test_a_stream_that_waits_for_a_load_hears_so_at_once_and_then_how_it_failed(
+    loads: str, served: Served
+) -> None:
+    body = question("hello", loads, stream=True)
+    began_s = time.monotonic()
+    with httpx.stream(
+        "POST", f"{served.url}{CHAT}", json=body, headers=served.headers, timeout=60
+    ) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == ": place 1 in the queue of loads, loading"
+        assert time.monotonic() - began_s < KEEP_ALIVE_S / 2
+        served.shell(FAILS)
+        rest = [line for line in lines if line.startswith("data: ")]
+    assert answer.status_code == 200
+    headers = {
+        "content-type": "text/event-stream",
+        "x-accel-buffering": "no",
+        "cache-control": "no-cache",
+        "x-omni-deployment": "loads",
+        "x-omni-route": "loads",
+    }
+    assert {name: answer.headers[name] for name in headers} == headers
+    (event,) = rest
+    error = json.loads(event.removeprefix("data: "))["error"]
+    assert error["code"] == "deployment_not_ready"
+    assert "The model file is truncated." in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"model": "nobody"}, 404),
+        ({"temperature": "hot"}, 400),
+        ({"messages": None}, 400),
+    ],
+)
+def test_a_stream_that_fails_before_it_waits_has_its_status(
+    loads: str, served: Served, fields: dict[str, Any], status: int
+) -> None:
+    answer = served.post(question("hello", loads, stream=True) | fields)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+
+
 def test_an_error_behind_comments_is_an_event(
     faulty: FakeEngine, served: Served
 ) -> None:
@@ -230,6 +300,7 @@ def test_an_error_behind_comments_is_an_event(
             if line.startswith("data: ")
         ]
     faulty.ending.clear()
+    assert len(events) == 1
     assert (
         json.loads(events[-1].removeprefix("data: "))["error"]["message"]
         == "the request exceeds the context"

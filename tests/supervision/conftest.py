@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import PORT, InstancePlan, Plan, Verdict
 from deployments.services.deployments import deployment_create
 from deployments.services.discovery import discover_engines, local_host
-from deployments.supervision import process
+from deployments.supervision import launch, process
 from deployments.supervision.decision import Limits
 from deployments.supervision.host_agent import HostAgent, Planner
+from deployments.supervision.process import Record
 from gpus.models import Device, Host
 from tests.deployments.gguf_corpus import smollm2
 from tests.helpers import free_ports, wait_until
@@ -151,3 +152,43 @@ def fake_plan(*modes: str) -> Planner:
         return Plan("independent", Verdict.VIABLE, instances=(planned,))
 
     return plan
+
+
+@pytest.fixture
+def card(host: Host) -> Device:
+    """A device that the packaged engine has not got, with room for one of the two."""
+    return Device.objects.create(
+        host=host, name="CUDA0", kind="cuda", memory_bytes=1000 << 20
+    )
+
+
+@pytest.fixture
+def make(
+    engine: Engine,
+    model: Model,
+    card: Device,
+    ticker: Ticker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Make:
+    """Deployments planned for the card; their engines run on the CPU, where this machine can run
+    them."""
+    start = launch.start
+
+    def on_cpu(
+        instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]
+    ) -> Record:
+        argv = tuple("none" if word == "CUDA0" else word for word in plan.argv)
+        return start(instance, replace(plan, argv=argv), generation, taken)
+
+    monkeypatch.setattr(launch, "start", on_cpu)
+
+    def make_one(name: str, **settings: object) -> Deployment:
+        return deployment_create(
+            name=name,
+            strategy="independent",
+            engine=engine,
+            members={"model": (model, ["CUDA0"])},
+            settings={"context": 1024, "threads": 1, **settings},
+        )
+
+    return make_one

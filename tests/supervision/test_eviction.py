@@ -4,74 +4,25 @@ engines."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
 from django.test import Client
 
-from deployments.gateway.waking import deployment_wake
-from deployments.models import Deployment, Engine, Instance, Model
-from deployments.planning.plan import InstancePlan
+from deployments.models import Deployment, Instance
 from deployments.services.deployments import (
-    deployment_create,
     deployment_start,
     deployment_stop,
 )
-from deployments.supervision import launch
-from deployments.supervision.eviction import HOLD_S
-from deployments.supervision.process import Record
-from gpus.models import Device, Host
+from deployments.supervision.turns import HOLD_S
+from gpus.models import Device
 from omni.errors import OmniError
-from tests.supervision.conftest import Ticker
+from tests.supervision.conftest import Make, Ticker
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(120),
 ]
-MIB = 1 << 20
-Make = Callable[..., Deployment]
-
-
-@pytest.fixture
-def card(host: Host) -> Device:
-    """A device that the packaged engine has not got, with room for one of the two."""
-    return Device.objects.create(
-        host=host, name="CUDA0", kind="cuda", memory_bytes=1000 * MIB
-    )
-
-
-@pytest.fixture
-def make(
-    engine: Engine,
-    model: Model,
-    card: Device,
-    ticker: Ticker,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Make:
-    """Deployments planned for the card; their engines run on the CPU, where this machine can run
-    them."""
-    start = launch.start
-
-    def on_cpu(
-        instance: Instance, plan: InstancePlan, generation: int, taken: Sequence[int]
-    ) -> Record:
-        argv = tuple("none" if word == "CUDA0" else word for word in plan.argv)
-        return start(instance, replace(plan, argv=argv), generation, taken)
-
-    monkeypatch.setattr(launch, "start", on_cpu)
-
-    def make_one(name: str, **settings: object) -> Deployment:
-        return deployment_create(
-            name=name,
-            strategy="independent",
-            engine=engine,
-            members={"model": (model, ["CUDA0"])},
-            settings={"context": 1024, "threads": 1, **settings},
-        )
-
-    return make_one
 
 
 def state(deployment: Deployment) -> str:
@@ -125,7 +76,7 @@ def test_one_that_swaps_has_the_other_unloaded_which_comes_back_when_it_is_asked
         and gone.state == "stopped"
         and gone.unloaded_why == "to make room for second"
     )
-    deployment_wake(first.pk)
+    deployment_start(deployment=first)
     ticker.until(lambda: state(first) == "ready", 40)
     assert Deployment.objects.get(pk=second.pk).is_unloaded
     assert (
@@ -137,7 +88,7 @@ def test_one_that_swaps_has_the_other_unloaded_which_comes_back_when_it_is_asked
 def test_on_a_card_large_enough_both_run(
     make: Make, ticker: Ticker, card: Device
 ) -> None:
-    Device.objects.filter(pk=card.pk).update(memory_bytes=2000 * MIB)
+    Device.objects.filter(pk=card.pk).update(memory_bytes=2000 << 20)
     first, second = make("first"), make("second")
     for deployment in (first, second):
         deployment_start(deployment=deployment)

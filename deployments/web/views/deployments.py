@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings as django_settings
 from django.contrib import messages
 from django.db.models import Prefetch, QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from deployments.instances.demand import Demand
 from deployments.instances.model_files import serves_old_file
 from deployments.models import Deployment, Engine, Instance, Model, Role, Transition
 from deployments.planning.plan import Plan
@@ -49,13 +52,21 @@ TRANSIENT = (
 HISTORY_LENGTH = 30
 
 
+def waiting_requests() -> Counter[int]:
+    """How many wait in the gateway's queues, by deployment."""
+    return Demand(django_settings.OMNI_HOME.demand).waiting()
+
+
 # --- list -----------------------------------------------------------------------------------------
 @require_GET
 def deployments(request: HtmxHttpRequest) -> HttpResponse:
     rows = list(_with_relations(Deployment.objects.all()))
+    waiting = waiting_requests()
     context = {
         "deployments": rows,
-        "in_transit": any(row.state in TRANSIENT or row.is_deleting for row in rows),
+        "waiting": waiting,
+        "in_transit": bool(waiting)
+        or any(row.state in TRANSIENT or row.is_deleting for row in rows),
         "agent_runs": agent_is_running(local_host()),
         "has_models": Model.deployable().exists(),
     }
@@ -110,10 +121,12 @@ def _details(found: Deployment) -> dict[str, Any]:
         "instance"
     )
     state = found.state
+    waiting = waiting_requests()[found.pk]
     return {
         "deployment": found,
         "state": state,
-        "in_transit": state in TRANSIENT or found.is_deleting,
+        "waiting": waiting,
+        "in_transit": state in TRANSIENT or found.is_deleting or waiting > 0,
         "instances": list(found.instances.all()),
         "replaced": any(
             serves_old_file(instance) for instance in found.instances.all()
