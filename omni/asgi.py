@@ -19,6 +19,7 @@ from django.urls import re_path  # noqa: E402
 from chat import generation, keeping  # noqa: E402
 from chat.socket_urls import websocket_urlpatterns as chat_sockets  # noqa: E402
 from deployments.gateway import asgi as gateway_asgi  # noqa: E402
+from deployments.gateway.endpoints import api_of  # noqa: E402
 from deployments.gateway.http_rules import cors_headers, is_gateway_path  # noqa: E402
 from deployments.gateway.reply import failure_headers  # noqa: E402
 from deployments.gateway.shapes import error_body, status_of  # noqa: E402
@@ -89,7 +90,7 @@ def explain(
             **failure_headers(error),
             **cors_headers(headers),
         }
-        return status_of(error), error_body(error), answer
+        return status_of(error), error_body(error, api_of(path)), answer
     status = {"forbidden": 403}.get(error.code, status_of(error))
     return (
         status,

@@ -21,6 +21,7 @@ from deployments.engines.device_flags import (
     check_apart,
     rpc_endpoints_of,
 )
+from deployments.engines.endpoints import EVERY, RESPONSES
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.request_fields import FLAG, TEXTS, Taken, number, whole
 from deployments.engines.spellings import first_known, listed_flags
@@ -60,6 +61,7 @@ class LlamaCpp(EngineFlavour):
     drafting_path = "/slots"
     tells_own_drafting = True
     rearranges = True
+    serves: ClassVar[frozenset[str]] = EVERY
     takes: ClassVar[Mapping[str, Taken]] = {
         "dry_sequence_breakers": TEXTS,
         "min_keep": whole(0, 1000),
@@ -106,6 +108,17 @@ class LlamaCpp(EngineFlavour):
         if "key not found in model" in said:
             return True
         return None
+
+    def worded(self, path: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """It takes a response for a chat whose words it knows, and does not read `text.format`
+        (tools/server/server-chat.cpp)."""
+        text = fields.get("text")
+        wanted = text.get("format") if isinstance(text, dict) else None
+        if path != RESPONSES or not isinstance(wanted, dict):
+            return fields
+        if wanted.get("type") == "json_schema":
+            wanted = {"type": "json_schema", "json_schema": wanted}
+        return {**fields, "response_format": fields.get("response_format", wanted)}
 
     # --- the first answer -------------------------------------------------------------------------
     def greedy_question(self, prompt: str, n_tokens: int, alias: str) -> Question:

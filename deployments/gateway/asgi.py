@@ -15,8 +15,8 @@ from django.conf import settings
 
 from deployments.gateway.caller import Caller, Surface
 from deployments.gateway.directory import routing_table
+from deployments.gateway.endpoints import ENDPOINTS, api_of, canonical
 from deployments.gateway.external import refuse_own
-from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
 from deployments.gateway.keys import INVALID_KEY, Key, authorize, still_usable
 from deployments.gateway.relay import Upstream, open_answer
@@ -45,9 +45,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """Answers one HTTP request; what goes wrong is said in OpenAI's shape."""
+    """Answers one HTTP request; what goes wrong is said in its API's shape."""
     cors = cors_headers(scope["headers"])
-    reply = Reply(send, cors, is_head=scope["method"] == "HEAD")
+    api = api_of(scope["path"])
+    reply = Reply(send, cors, is_head=scope["method"] == "HEAD", api=api)
     try:
         if scope["method"] == "OPTIONS":
             return await _options(scope["path"], reply, cors)
@@ -110,7 +111,7 @@ async def _answer(
     method = scope["method"]
     methods = allowed_methods(path)
     if not methods:
-        known = ", ".join([MODELS, *POLICIES])
+        known = ", ".join([MODELS, *ENDPOINTS])
         raise OmniError(
             "path_not_found",
             f"There is nothing at {path[:200]!r}.",
@@ -123,7 +124,8 @@ async def _answer(
             f"{method[:20]} is not understood here.",
             f"Use {methods[0]}.",
         )
-    if path not in POLICIES:
+    path = canonical(path)
+    if path not in ENDPOINTS:
         return await _models(path.removeprefix(MODELS).strip("/"), reply)
     body = await _json(await _body(scope, receive))
     return await _unless_ended(receive, caller, _relay(path, body, reply, caller))
@@ -217,7 +219,7 @@ async def _relay(path: str, body: dict[str, Any], reply: Reply, caller: Caller) 
 async def _pass_on(upstream: Upstream, reply: Reply) -> None:
     headers = _headers(upstream)
     if not headers["content-type"].startswith(EVENT_STREAM):
-        return await reply.whole(upstream.status, headers, await upstream.body())
+        return await reply.engine_said(upstream.status, headers, await upstream.body())
     await reply.begin_stream(upstream.status, headers)
     async for events in upstream.events():
         await reply.write(events)

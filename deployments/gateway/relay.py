@@ -26,10 +26,11 @@ from deployments.gateway.auto.prompt import Prompt, read_prompt
 from deployments.gateway.caller import NOBODY, Caller
 from deployments.gateway.connection import engine_errors
 from deployments.gateway.conversations import conversations
+from deployments.gateway.endpoints import ENDPOINTS, allowed
 from deployments.gateway.events import WholeEvents
-from deployments.gateway.external import as_taken, refuse, request_to
-from deployments.gateway.extras import extras
-from deployments.gateway.fields import TAKE_LONG, allowed
+from deployments.gateway.external import as_taken, refuse, refuse_missing, request_to
+from deployments.gateway.extras import extras, worded
+from deployments.gateway.fields import TAKE_LONG
 from deployments.gateway.kv_transfer import transferred
 from deployments.gateway.kv_transfer_plan import KvTransferReport
 from deployments.gateway.passing import Passing, direct
@@ -67,6 +68,7 @@ WAYS: Mapping[
 class Upstream:
     """An engine's answer whose status and headers are known and whose body is still to come."""
 
+    path: str
     choice: RoutedRequest
     response: httpx.Response
     is_stream: bool
@@ -93,7 +95,7 @@ class Upstream:
         Raises OmniError when the engine dies, is ended, or ends an answer that is not complete
         (llama-server does on a text that ends in half a character).
         """
-        whole = WholeEvents()
+        whole = WholeEvents(ENDPOINTS[self.path].api)
         with engine_errors(self.choice.serving.name):
             async for chunk in self._chunks():
                 self.passing.data_received(chunk)
@@ -103,7 +105,7 @@ class Upstream:
         last = whole.finish()
         if last:
             yield last
-        self.usage = usage_of_events(whole.last)
+        self.usage = usage_of_events(whole.first + whole.last)
         if self.is_stream and self.status == HTTPStatus.OK and not whole.is_complete:
             text = (
                 f"{self.choice.serving.name} ended its answer before it was complete."
@@ -155,16 +157,18 @@ async def open_answer(
     generation.
 
     A deployment that is about to be ready is waited for, and so is an engine that is busy; `wait`
-    says for what. `path` is a key of fields.POLICIES. Raises FieldError, routing's errors, and
+    says for what. `path` is a key of endpoints.ENDPOINTS. Raises FieldError, routing's errors, and
     those of admission, engine_errors, suspects and waiting.
     """
-    name = body.get("model", AUTO if path == "/tokenize" else None)
+    name = body.get("model", None if ENDPOINTS[path].needs_model else AUTO)
     if not isinstance(name, str) or not name:
         fix = f"Name a deployment, a route, or {AUTO!r}."
         raise FieldError("model", "The request names no model.", fix)
     wait = wait or Wait()
     fields, dropped = await _checked(path, body)
-    asked = Asked(partial(read_prompt, path, body), _around, caller.key_prefix)
+    asked = Asked(
+        partial(read_prompt, path, body), _around, caller.key_prefix, path=path
+    )
     sending = _Sending(path, body, fields, dropped, wait, time.monotonic())
     async with AsyncExitStack() as stack:
         while True:
@@ -221,11 +225,21 @@ async def _opened(
         fields, dropped = as_taken(choice.serving, sending.fields | taken, rest)
         async with (
             _engine(choice, fields, wait),
-            _sent(path, choice, fields, wait) as (response, passing),
+            _sent(path, choice, worded(choice.serving.flavour, path, fields), wait) as (
+                response,
+                passing,
+            ),
         ):
             is_stream = fields.get("stream") is True
             yield Upstream(
-                choice, response, is_stream, sending.sent_at, wait, dropped, passing
+                path,
+                choice,
+                response,
+                is_stream,
+                sending.sent_at,
+                wait,
+                dropped,
+                passing,
             )
 
 
@@ -288,6 +302,7 @@ async def _sent(
             try:
                 ticket.answered()
                 refuse(serving, response)
+                refuse_missing(serving, path, response.status_code)
                 _refuse_packed(serving, response)
                 passing.status_received(response.status_code)
                 yield response, passing

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
+from deployments.engines import FLAVOURS
+from deployments.engines.endpoints import CHAT
 from deployments.formats.kinds import Kind, article
 from deployments.gateway.auto.decision import (
     Candidate,
@@ -16,6 +18,7 @@ from deployments.gateway.auto.decision import (
 )
 from deployments.gateway.auto.prompt import Prompt
 from deployments.gateway.auto.rules import RouteRules, decide_route
+from deployments.gateway.endpoints import ENDPOINTS
 from deployments.instances.address import EngineAddress
 from deployments.states import UNLOADED, InstanceState
 from omni.errors import OmniError
@@ -27,6 +30,8 @@ LEAVING = (InstanceState.STOPPING, InstanceState.STOPPED)
 FAILED = InstanceState.FAILED
 STOPPED = InstanceState.STOPPED
 STARTING = InstanceState.STARTING
+# In an error, of the deployments that could be named instead.
+MOST_NAMED = 10
 
 
 class Passage(StrEnum):
@@ -118,6 +123,14 @@ class Serving:
     @property
     def gives_text(self) -> bool:
         return self.kind == Kind.TEXT
+
+    def has(self, path: str) -> bool:
+        """Whether it can be asked at this endpoint; what an external server has it alone knows."""
+        if self.external:
+            return True
+        engine = FLAVOURS.get(self.flavour)
+        is_served = engine is None or path in engine.serves
+        return is_served and self.kind in ENDPOINTS[path].kinds
 
     @property
     def is_coming(self) -> bool:
@@ -212,6 +225,7 @@ class Asked:
     read: Callable[[], Prompt] = _nothing
     look_around: Callable[[Prompt], Surroundings] = _unknown
     key: str = ""
+    path: str = CHAT
     decision: Decision | None = None
     unreachable: frozenset[str] = frozenset()
 
@@ -248,21 +262,20 @@ class Asked:
 def route_request(name: str, table: Table, asked: Asked | None = None) -> RoutedRequest:
     """What answers, or will before long (`is_coming`); `asked` is what `auto` decides by.
 
-    Raises OmniError model_not_found, no_text_model, deployment_not_ready or no_deployment_ready,
-    saying what to do.
+    Raises OmniError model_not_found, no_text_model, endpoint_missing, deployment_not_ready or
+    no_deployment_ready, saying what to do.
     """
+    asked = asked or Asked()
     if name in table.deployments:
-        return _able(
-            RoutedRequest(table.deployments[name], name, "a deployment has this name")
-        )
+        why = "a deployment has this name"
+        return _able(RoutedRequest(table.deployments[name], name, why), table, asked)
     if (rules := table.rules.get(name)) and rules.otherwise in table.deployments:
-        return _by_rules(name, rules, table, asked or Asked())
+        return _by_rules(name, rules, table, asked)
     if (to := table.routes.get(name)) and to in table.deployments:
-        return _able(
-            RoutedRequest(table.deployments[to], name, f"the route leads to {to}")
-        )
+        why = f"the route leads to {to}"
+        return _able(RoutedRequest(table.deployments[to], name, why), table, asked)
     if name == AUTO:
-        return _decided(table, asked or Asked())
+        return _decided(table, asked)
     known = ", ".join(public for public, _ in table.public_names()) or "none yet"
     raise OmniError(
         "model_not_found",
@@ -271,21 +284,34 @@ def route_request(name: str, table: Table, asked: Asked | None = None) -> Routed
     )
 
 
-def _able(choice: RoutedRequest) -> RoutedRequest:
-    if not choice.serving.gives_text:
-        raise _no_text(choice.serving)
+def _able(choice: RoutedRequest, table: Table, asked: Asked) -> RoutedRequest:
+    if not choice.serving.has(asked.path):
+        raise _lacks(choice.serving, table, asked.path)
     if choice.serving.can_be_asked:
         return choice
     raise not_ready(choice.serving)
 
 
-def _no_text(serving: Serving) -> OmniError:
-    text = f"Deployment {serving.name!r} runs {article(serving.kind)}, which answers no text."
-    return OmniError(
-        "no_text_model",
-        text,
-        "Name a deployment of a text model; /v1/models lists what there is.",
-    )
+def _lacks(serving: Serving, table: Table, path: str) -> OmniError:
+    """Why this deployment cannot be asked there, and which can."""
+    endpoint = ENDPOINTS[path]
+    if serving.kind in endpoint.kinds:
+        code = "endpoint_missing"
+        text = f"The engine of deployment {serving.name!r} has no {path}."
+    else:
+        code = "endpoint_missing" if serving.gives_text else "no_text_model"
+        text = (
+            f"Deployment {serving.name!r} runs {article(serving.kind)}, which answers no"
+            f" {endpoint.gives}."
+        )
+    return OmniError(code, text, _instead(table, path))
+
+
+def _instead(table: Table, path: str) -> str:
+    names = [repr(each.name) for each in table.offered if each.has(path)]
+    if names:
+        return f"Name a deployment that has {path}: {', '.join(names[:MOST_NAMED])}."
+    return f"No deployment has {path}; /v1/models lists what there is."
 
 
 def not_ready(serving: Serving) -> OmniError:
@@ -306,18 +332,28 @@ def not_ready(serving: Serving) -> OmniError:
 def _by_rules(
     name: str, rules: RouteRules, table: Table, asked: Asked
 ) -> RoutedRequest:
-    decision = asked.decide(targets_of(table, rules), rules)
+    decision = asked.decide(targets_of(table, rules, asked.path), rules)
     if decision is None:
-        raise not_ready(table.deployments[rules.otherwise])
+        last = table.deployments[rules.otherwise]
+        if last.has(asked.path):
+            raise not_ready(last)
+        raise _lacks(last, table, asked.path)
     serving = table.deployments[decision.chosen]
     return RoutedRequest(serving, name, decision.decided_by.reason, decision)
 
 
 def _decided(table: Table, asked: Asked) -> RoutedRequest:
-    decision = asked.decide(candidates_of(table, asked.prompt))
+    decision = asked.decide(candidates_of(table, asked.path))
     if decision:
         serving = next(s for s in table.offered if s.name == decision.chosen)
         return RoutedRequest(serving, AUTO, decision.decided_by.reason, decision)
+    if not any(each.has(asked.path) for each in table.offered) and candidates_of(
+        table, CHAT
+    ):
+        text = f"No deployment has {asked.path}."
+        raise OmniError(
+            "endpoint_missing", text, "Deploy a model and an engine for it."
+        )
     raise OmniError(
         "no_deployment_ready",
         "No deployment is ready.",
@@ -326,16 +362,17 @@ def _decided(table: Table, asked: Asked) -> RoutedRequest:
     )
 
 
-def targets_of(table: Table, rules: RouteRules) -> list[Candidate]:
+def targets_of(table: Table, rules: RouteRules, path: str = CHAT) -> list[Candidate]:
     """The deployments that a route's rules choose between, as far as they can answer."""
     to = [table.deployments[each] for each in rules.names if each in table.deployments]
-    return [each.candidate for each in to if each.gives_text and each.can_be_asked]
+    return [each.candidate for each in to if each.has(path) and each.can_be_asked]
 
 
-def candidates_of(table: Table, prompt: Prompt) -> list[Candidate]:
-    """The deployments that `auto` chooses between: those that answer, or will before long."""
+def candidates_of(table: Table, path: str = CHAT) -> list[Candidate]:
+    """The deployments that `auto` chooses between: those that answer there, or will before
+    long."""
     return [
         serving.candidate
         for serving in table.offered
-        if serving.can_be_asked and (serving.gives_text or prompt.is_embedding)
+        if serving.can_be_asked and serving.has(path)
     ]

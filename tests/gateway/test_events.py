@@ -84,7 +84,7 @@ def test_data_of_an_event_are_its_data_lines_joined(event: bytes, data: bytes) -
 def test_an_answer_ends_where_its_events_say_so_and_not_where_its_text_does(
     data: bytes, ends: bool
 ) -> None:
-    assert ends_answer(data) is ends
+    assert ends_answer(b"data: " + data) is ends
     cut = WholeEvents()
     cut.feed(b"data: " + data + b"\n\n")
     assert cut.is_complete is ends

@@ -201,8 +201,8 @@ def test_long_headers_get_an_answer(
 @pytest.mark.parametrize(
     "path",
     [
-        "/detokenize",
-        "/infill",
+        "/apply-template",
+        "/lora-adapters",
         "/props",
         "/slots",
         "/completion",
