@@ -15,6 +15,7 @@ from deployments.gateway.fields import (
     not_too_deep,
     number,
     one_of,
+    only_texts,
     schema,
     size,
     stop_texts,
@@ -51,9 +52,7 @@ def blocks(at: str, value: Any) -> None:
 
 
 def _check_block(at: str, block: Mapping[str, Any]) -> None:
-    for word in TEXTS:
-        if not isinstance(block.get(word) or "", str):
-            raise FieldError(at, f"{at} has a block with a {word} that is not a text.")
+    only_texts(at, block, TEXTS, "a block with ")
     if block["type"] == "text" and not isinstance(block.get("text"), str):
         raise FieldError(at, f"{at} has a text block without a text.")
     if block["type"] == "tool_use" and not isinstance(block.get("input", {}), dict):
@@ -73,9 +72,7 @@ def _no_remote_source(at: str, source: Any) -> None:
     is_remote = source.get("type") == "url" or address is not None
     if is_remote and not is_data:
         raise FieldError(at, f"{at} refers to media by address.", "Send it as base64.")
-    for word in ("media_type", "data"):
-        if not isinstance(source.get(word) or "", str):
-            raise FieldError(at, f"{at} has a source with a {word} that is not a text.")
+    only_texts(at, source, ("media_type", "data"), "a source with ")
 
 
 def system(name: str, value: Any) -> None:
@@ -89,8 +86,7 @@ def tools(name: str, value: Any) -> None:
         at = f"{name}[{index}]"
         if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
             raise FieldError(at, f"{at} is not an object with a name.")
-        if not isinstance(tool.get("description") or "", str):
-            raise FieldError(at, f"{at} has a description that is not a text.")
+        only_texts(at, tool, ("description",))
 
 
 ANTHROPIC: dict[str, Check] = {

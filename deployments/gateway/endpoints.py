@@ -57,7 +57,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         fields.RERANK,
         ("query", "documents"),
         kinds=frozenset({Kind.RERANKER}),
-        gives="an order of documents",
+        gives="scores of documents",
     ),
     paths.INFILL: Endpoint(
         fields.INFILL, ("input_prefix", "input_suffix"), Api.LLAMA_CPP

@@ -124,6 +124,16 @@ def listed(name: str, value: Any, most: int, what: str) -> list[Any]:
     return value
 
 
+def only_texts(
+    at: str, holder: Mapping[str, Any], words: Iterable[str], whose: str = ""
+) -> None:
+    """Where it has these words they are texts; `whose` part of what is at `at` it is."""
+    for word in words:
+        value = holder.get(word)
+        if value is not None and not isinstance(value, str):
+            raise FieldError(at, f"{at} has {whose}a {word} that is not a text.")
+
+
 def messages(name: str, value: Any) -> None:
     listed(name, value, MOST_MESSAGES, "messages")
     for index, message in enumerate(value):
@@ -144,9 +154,7 @@ def _check_message(name: str, message: Mapping[str, Any]) -> None:
         no_remote_media(name, part)
         if part.get("type") == "text" and not isinstance(part.get("text"), str):
             raise FieldError(name, f"{name} has a text part without a text.")
-    for word in ("reasoning_content", "name", "tool_call_id"):
-        if message.get(word) is not None and not isinstance(message[word], str):
-            raise FieldError(name, f"{name} has a {word} that is not a text.")
+    only_texts(name, message, ("reasoning_content", "name", "tool_call_id"))
     calls = message.get("tool_calls")
     if calls is not None and not (
         isinstance(calls, list) and all(map(_is_call, calls))

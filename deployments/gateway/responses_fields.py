@@ -17,6 +17,7 @@ from deployments.gateway.fields import (
     listed,
     no_remote_media,
     one_of,
+    only_texts,
     schema,
     size,
     text,
@@ -45,9 +46,7 @@ def input_items(name: str, value: Any) -> None:
 
 
 def _check_item(at: str, item: Mapping[str, Any]) -> None:
-    for word in TEXTS:
-        if not isinstance(item.get(word) or "", str):
-            raise FieldError(at, f"{at} has a {word} that is not a text.")
+    only_texts(at, item, TEXTS)
     for word in PARTS:
         parts = item.get(word)
         if parts is not None and not isinstance(parts, (str, list)):
@@ -60,9 +59,7 @@ def _check_item(at: str, item: Mapping[str, Any]) -> None:
 
 def _check_part(at: str, part: Any) -> None:
     no_remote_media(at, part)
-    for word in ("type", "text"):
-        if not isinstance(part.get(word) or "", str):
-            raise FieldError(at, f"{at} has a part with a {word} that is not a text.")
+    only_texts(at, part, ("type", "text"), "a part with ")
 
 
 def tools(name: str, value: Any) -> None:

@@ -308,9 +308,13 @@ def _lacks(serving: Serving, table: Table, path: str) -> OmniError:
 
 
 def _instead(table: Table, path: str) -> str:
-    names = [repr(each.name) for each in table.offered if each.has(path)]
-    if names:
-        return f"Name a deployment that has {path}: {', '.join(names[:MOST_NAMED])}."
+    able = [each for each in table.offered if each.has(path)]
+    own = [each for each in able if not each.external]
+    names = ", ".join(repr(each.name) for each in (own or able)[:MOST_NAMED])
+    if own:
+        return f"Name a deployment that has {path}: {names}."
+    if able:
+        return f"An external server may have {path}: {names}."
     return f"No deployment has {path}; /v1/models lists what there is."
 
 
