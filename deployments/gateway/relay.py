@@ -301,8 +301,8 @@ async def _sent(
                 response = await send(request)
             try:
                 ticket.answered()
-                refuse(serving, response)
                 refuse_missing(serving, path, response.status_code)
+                refuse(serving, response)
                 _refuse_packed(serving, response)
                 passing.status_received(response.status_code)
                 yield response, passing
