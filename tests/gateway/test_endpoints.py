@@ -32,6 +32,7 @@ from deployments.gateway.routing import (
 from deployments.gateway.shapes import FieldError
 from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
+from tests.panel import ROOT
 
 HERE = EngineAddress("http://127.0.0.1:1")
 SAID = [{"role": "user", "content": "Hi"}]
@@ -85,6 +86,24 @@ def test_errors_have_the_shape_of_the_api_that_a_path_belongs_to(
     path: str, api: Api
 ) -> None:
     assert api_of(path) == api
+
+
+def test_the_readme_says_which_engine_has_what() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    head = next(row for row in rows if row[:1] == ["endpoint"])
+    flavours = {each.title.partition(" ")[0]: each for each in FLAVOURS.values()}
+    for path, endpoint in ENDPOINTS.items():
+        row = dict(
+            zip(head, next(r for r in rows if r[:1] == [f"`{path}`"]), strict=True)
+        )
+        kinds = "any" if len(endpoint.kinds) > 1 else next(iter(endpoint.kinds))
+        assert row["model"] == kinds
+        for title, flavour in flavours.items():
+            assert row[title] == ("yes" if path in flavour.serves else "no"), (
+                path,
+                title,
+            )
 
 
 # --- fields ---------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,9 @@ import pytest
 from chat.lanes import choices_for, find_target
 from deployments.engines.probe import archs
 from deployments.engines.probe.archs import lacked, learn
-from deployments.gateway.directory import read_table
+from deployments.gateway.directory import forget_table, read_table
+from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import AUTO, route_request
-from deployments.instances.connecting import address_of
-from deployments.instances.engine_client import ask_within, engine_request
 from deployments.library.folders import scan
 from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model
 from deployments.services.deployments import deployment_create, deployment_start
@@ -47,11 +48,16 @@ def served(engine: Engine, ticker: Ticker, path: Path) -> Deployment:
 
 
 def asked(deployment: Deployment, path: str, body: dict[str, Any]) -> Any:
-    """The engine itself, without the gateway."""
-    address = address_of(deployment.instances.get())
-    assert address
-    _, answer = ask_within(30, engine_request(address, path, body, 30))
-    return json.loads(answer)
+    """As a program asks it, through the gateway."""
+
+    async def answer() -> bytes:
+        forget_table()
+        wanted = {"model": deployment.name, **body}
+        async with open_answer(path, wanted) as upstream:
+            assert upstream.status == HTTPStatus.OK
+            return await upstream.body()
+
+    return json.loads(asyncio.run(answer()))
 
 
 @pytest.mark.parametrize("pooling", [2, 1, 0])
