@@ -22,12 +22,12 @@ WORDS = [
 ]
 
 
-def bert_shapes(is_reranker: bool) -> dict[str, tuple[int, ...]]:
+def bert_shapes(is_reranker: bool, n_ctx: int) -> dict[str, tuple[int, ...]]:
     """Slowest dimension first (llama.cpp, src/models/bert.cpp)."""
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (len(WORDS), N_EMBD),
         "token_types.weight": (2, N_EMBD),
-        "position_embd.weight": (N_CTX, N_EMBD),
+        "position_embd.weight": (n_ctx, N_EMBD),
         "token_embd_norm.weight": (N_EMBD,),
         "token_embd_norm.bias": (N_EMBD,),
     }
@@ -51,10 +51,10 @@ def bert_shapes(is_reranker: bool) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def write_bert(path: Path, pooling: int) -> Path:
+def write_bert(path: Path, pooling: int, n_ctx: int = N_CTX) -> Path:
     """A small one with random weights, as the engine loads it."""
     writer = gguf.GGUFWriter(path, "bert")
-    writer.add_context_length(N_CTX)
+    writer.add_context_length(n_ctx)
     writer.add_embedding_length(N_EMBD)
     writer.add_feed_forward_length(N_FF)
     writer.add_block_count(N_LAYER)
@@ -75,7 +75,7 @@ def write_bert(path: Path, pooling: int) -> Path:
     ):
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
     random = np.random.default_rng(1)
-    for name, shape in bert_shapes(pooling == 4).items():
+    for name, shape in bert_shapes(pooling == 4, n_ctx).items():
         writer.add_tensor(name, random.normal(0, 0.1, shape).astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -89,6 +89,7 @@ class Vllm(CudaOnly):
     takes: ClassVar[Mapping[str, Taken]] = {
         "add_generation_prompt": FLAG,
         "continue_final_message": FLAG,
+        "dimensions": whole(1, 1 << 16),
         "include_stop_str_in_output": FLAG,
         "length_penalty": number(0, 10),
         "min_tokens": whole(0, LARGEST_TOKENS),

@@ -267,6 +267,13 @@ def token_ids(most: int) -> Check:
     return check
 
 
+def embedded(name: str, value: Any) -> None:
+    """What is to become vectors."""
+    prompt(name, value)
+    if value == []:
+        raise FieldError(name, f"{name} is empty.")
+
+
 def documents(name: str, value: Any) -> None:
     """What is to be put in order."""
     for index, one in enumerate(listed(name, value, MOST_DOCUMENTS, "texts")):
@@ -360,9 +367,8 @@ TOKENIZE: dict[str, Check] = {
 }
 DETOKENIZE: dict[str, Check] = {"tokens": token_ids(LARGEST_TOKENS)}
 EMBEDDINGS: dict[str, Check] = {
-    "input": prompt,
+    "input": embedded,
     "encoding_format": one_of("float", "base64"),
-    "dimensions": whole(1, 1 << 16),
     "embd_normalize": whole(-1, 100),
     "user": text(500),
 }

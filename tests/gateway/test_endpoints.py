@@ -252,6 +252,7 @@ def test_what_the_apis_have_passes_unchanged(path: str, fields: dict[str, Any]) 
         ),
         (paths.MESSAGES, {"tool_choice": "any"}, "tool_choice"),
         (paths.EMBEDDINGS, {"input": {"x": 1}}, "input"),
+        (paths.EMBEDDINGS, {"input": []}, "input"),
         (paths.EMBEDDINGS, {"encoding_format": "gzip"}, "encoding_format"),
         (paths.RERANK, {"documents": [5]}, "documents[0]"),
         (paths.RERANK, {"documents": ["x"] * 4097}, "documents"),
@@ -286,6 +287,12 @@ def test_llama_cpp_is_told_of_a_schema_in_the_words_that_it_reads() -> None:
     assert worded("llama.cpp", paths.CHAT, fields) == fields
     assert worded("external", paths.RESPONSES, fields) == fields
     assert worded("llama.cpp", paths.RESPONSES, {"input": "x"}) == {"input": "x"}
+
+
+def test_llama_cpp_is_given_documents_as_texts() -> None:
+    fields = dict(LEAST[paths.RERANK])
+    assert worded("llama.cpp", paths.RERANK, fields)["documents"] == ["a", "b"]
+    assert worded("vllm", paths.RERANK, fields) == fields
 
 
 # --- who has it -----------------------------------------------------------------------------------

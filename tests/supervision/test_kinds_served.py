@@ -32,13 +32,15 @@ pytestmark = [
 ]
 
 
-def served(engine: Engine, ticker: Ticker, path: Path) -> Deployment:
+def served(
+    engine: Engine, ticker: Ticker, path: Path, context: int = 512
+) -> Deployment:
     LibraryFolder.objects.get_or_create(path=str(path.parent))
     scan()
     model = Model.objects.get(path=str(path))
     made = deployment_create(
         name=path.stem, strategy="independent", engine=engine, members={"model": (model, ["CPU"])},
-        settings={"context": 512, "threads": 1},
+        settings={"context": context, "threads": 1},
     )  # fmt: skip
     deployment_start(deployment=made)
     ticker.until(
@@ -74,6 +76,16 @@ def test_an_embedding_model_runs_gives_vectors_and_does_not_chat(
     assert len(vector) == N_EMBD and any(vector)
     assert not any(use.kv_bytes for use in plan_deployment(made).devices)
     assert_no_chat(made)
+
+
+def test_a_text_as_long_as_the_context_becomes_a_vector(
+    engine: Engine, ticker: Ticker, tmp_path: Path
+) -> None:
+    """The engine computes it in one piece, and its own micro-batch has 512 tokens."""
+    path = write_bert(tmp_path / "long.gguf", 1, n_ctx=1024)
+    made = served(engine, ticker, path, context=1024)
+    said = asked(made, "/v1/embeddings", {"input": "monday " * 1000})
+    assert said["usage"]["prompt_tokens"] == 1002
 
 
 def test_a_reranker_runs_gives_scores_and_does_not_chat(
