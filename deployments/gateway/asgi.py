@@ -233,7 +233,7 @@ async def _json(raw: bytes) -> dict[str, Any]:
 
 async def _relay(path: str, body: dict[str, Any], reply: Reply, caller: Caller) -> None:
     wait = Wait()
-    is_stream = body.get("stream") is True
+    is_stream = body.get("stream") is True and "stream" in ENDPOINTS[path].policy
     if is_stream:
         keeping = asyncio.ensure_future(_keep_alive(reply, wait))
     else:

@@ -22,6 +22,11 @@ from deployments.gateway.responses_fields import RESPONSES
 TEXT = frozenset({Kind.TEXT})
 
 
+def _whole(policy: Mapping[str, Check]) -> Mapping[str, Check]:
+    """The same fields where the answer comes in one piece."""
+    return {name: check for name, check in policy.items() if name != "stream"}
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """`policy` is the fields that may pass, each with its check; `kinds` are the models that
@@ -42,10 +47,10 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     paths.CHAT: Endpoint(fields.CHAT, ("messages",)),
     paths.COMPLETIONS: Endpoint(fields.COMPLETION, ("prompt",)),
     paths.RESPONSES: Endpoint(RESPONSES, ("input",), Api.RESPONSES),
-    paths.RESPONSES_TOKENS: Endpoint(RESPONSES, ("input",), gives="token counts"),
+    paths.RESPONSES_TOKENS: Endpoint(_whole(RESPONSES), ("input",), gives="token counts"),
     paths.MESSAGES: Endpoint(ANTHROPIC, ("messages",), Api.ANTHROPIC),
     paths.MESSAGES_TOKENS: Endpoint(
-        ANTHROPIC, ("messages",), Api.ANTHROPIC, gives="token counts"
+        _whole(ANTHROPIC), ("messages",), Api.ANTHROPIC, gives="token counts"
     ),
     paths.EMBEDDINGS: Endpoint(
         fields.EMBEDDINGS,

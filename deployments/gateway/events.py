@@ -35,8 +35,7 @@ class WholeEvents:
         """`api` is that of the endpoint which answers."""
         self._api = api
         self._rest = bytearray()
-        # Where an answer begins some APIs say what its prompt cost.
-        self.first = b""
+        self._first = b""
         self._last: deque[bytes] = deque()
         self._last_bytes = 0
 
@@ -90,9 +89,15 @@ class WholeEvents:
         """The events that came last: where an answer ends, and what it cost."""
         return b"".join(self._last)
 
+    @property
+    def both_ends(self) -> bytes:
+        """The first events and the last: some APIs tell what a prompt cost where an answer
+        begins."""
+        return self._first + b"\n\n" + self.last
+
     def _remember(self, events: bytes) -> None:
-        if not self.first:
-            self.first = events[:FIRST_EVENT_BYTES]
+        if not self._first:
+            self._first = events[:FIRST_EVENT_BYTES]
         self._last.append(events)
         self._last_bytes += len(events)
         while self._last_bytes - len(self._last[0]) > LAST_EVENTS_BYTES:

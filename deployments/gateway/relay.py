@@ -105,7 +105,7 @@ class Upstream:
         last = whole.finish()
         if last:
             yield last
-        self.usage = usage_of_events(whole.first + whole.last)
+        self.usage = usage_of_events(whole.both_ends)
         if self.is_stream and self.status == HTTPStatus.OK and not whole.is_complete:
             text = (
                 f"{self.choice.serving.name} ended its answer before it was complete."

@@ -92,7 +92,7 @@ def test_the_beginning_of_a_long_message_is_not_forgotten() -> None:
     whole.feed(event(type="message_delta", usage={"output_tokens": 7}))
     whole.feed(event(type="message_stop"))
     assert usage_of_events(whole.last).prompt_tokens is None
-    assert usage_of_events(whole.first + whole.last) == Usage(9, 7, 5)
+    assert usage_of_events(whole.both_ends) == Usage(9, 7, 5)
 
 
 def test_what_is_no_answer_cost_nothing_that_is_known() -> None:
