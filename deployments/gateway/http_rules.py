@@ -29,7 +29,9 @@ KNOWN_HEADERS = (
 )
 EXPOSED = (
     "x-omni-deployment, x-omni-route, x-omni-decision, x-omni-handover, x-omni-dropped-fields,"
-    " retry-after"
+    " retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests,"
+    " x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens,"
+    " x-ratelimit-reset-tokens"
 )
 
 

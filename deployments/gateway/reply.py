@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from deployments.gateway.api import Api
+from deployments.gateway.limits import LimitError
 from deployments.gateway.shapes import (
     as_event,
     engine_error,
@@ -137,6 +138,8 @@ def failure_headers(error: OmniError) -> dict[str, str]:
     headers = {"www-authenticate": "Bearer"} if status_of(error) == 401 else {}
     if error.retry:
         headers["retry-after"] = str(RETRY_AFTER_S.get(error.code, 2))
+    if isinstance(error, LimitError):
+        headers |= {**error.headers, "retry-after": str(error.retry_after_s)}
     return headers
 
 

@@ -19,6 +19,7 @@ from deployments.gateway.auto.decision import (
 from deployments.gateway.auto.prompt import Prompt
 from deployments.gateway.auto.rules import RouteRules, decide_route
 from deployments.gateway.endpoints import ENDPOINTS
+from deployments.gateway.scopes import EVERYTHING, Scope
 from deployments.instances.address import EngineAddress
 from deployments.states import UNLOADED, InstanceState
 from omni.errors import OmniError
@@ -196,6 +197,60 @@ class Table:
         ]
         return named + [(name, self.deployments[to]) for name, to in routed]
 
+    def leads_to(self, name: str) -> tuple[str, ...]:
+        """The deployments that may answer for a public name; `auto` has them all."""
+        if name in self.deployments:
+            return (name,)
+        if rules := self.rules.get(name):
+            return tuple(each for each in rules.names if each in self.deployments)
+        if (to := self.routes.get(name)) and to in self.deployments:
+            return (to,)
+        return tuple(each.name for each in self.offered) if name == AUTO else ()
+
+    def allowed_names(self, scope: Scope) -> list[tuple[str, Serving]]:
+        """Of the public names those that a key may ask for."""
+        return [
+            (name, serving)
+            for name, serving in self.public_names()
+            if self._seen_by(name, scope)
+        ]
+
+    def auto_within(self, scope: Scope) -> list[Serving]:
+        """What `auto` is offered for to a key of this scope, ready ones first."""
+        seen = self._seen_by(AUTO, scope)
+        return [serving for serving in self.for_auto if serving.name in seen]
+
+    def within(self, name: str, scope: Scope) -> Table:
+        """As a request for this name finds it that comes with a key of this scope.
+
+        Raises OmniError (model_not_allowed).
+        """
+        known = self.leads_to(name)
+        if scope.is_open or not known:
+            return self
+        seen = self._seen_by(name, scope)
+        if not seen:
+            raise _not_allowed(name, self, scope)
+        if len(seen) == len(known):
+            return self
+        deployments = {each: self.deployments[each] for each in seen}
+        return replace(self, deployments=deployments)
+
+    def _seen_by(self, name: str, scope: Scope) -> tuple[str, ...]:
+        """Which of the deployments that may answer for a name a key may reach by it."""
+        known = self.leads_to(name)
+        by_themselves = tuple(
+            each
+            for each in known
+            if scope.allows(each, self.deployments[each].purposes)
+        )
+        # `auto` that stands among deployments chooses between them; alone, or beside routes, it
+        # chooses between all.
+        is_choice = name == AUTO and AUTO not in self.routes
+        if name not in scope.names or (is_choice and by_themselves):
+            return by_themselves
+        return known
+
 
 @dataclass(frozen=True)
 class RoutedRequest:
@@ -225,6 +280,7 @@ class Asked:
     read: Callable[[], Prompt] = _nothing
     look_around: Callable[[Prompt], Surroundings] = _unknown
     key: str = ""
+    scope: Scope = EVERYTHING
     path: str = CHAT
     decision: Decision | None = None
     unreachable: frozenset[str] = frozenset()
@@ -262,38 +318,57 @@ class Asked:
 def route_request(name: str, table: Table, asked: Asked | None = None) -> RoutedRequest:
     """What answers, or will before long (`is_coming`); `asked` is what `auto` decides by.
 
-    Raises OmniError model_not_found, no_text_model, endpoint_missing, deployment_not_ready or
-    no_deployment_ready, saying what to do.
+    Raises OmniError model_not_found, model_not_allowed, no_text_model, endpoint_missing,
+    deployment_not_ready or no_deployment_ready, saying what to do.
     """
     asked = asked or Asked()
-    if name in table.deployments:
+    seen = table.within(name, asked.scope)
+    if name in seen.deployments:
         why = "a deployment has this name"
-        return _able(RoutedRequest(table.deployments[name], name, why), table, asked)
-    if (rules := table.rules.get(name)) and rules.otherwise in table.deployments:
-        return _by_rules(name, rules, table, asked)
-    if (to := table.routes.get(name)) and to in table.deployments:
+        return _able(RoutedRequest(seen.deployments[name], name, why), table, asked)
+    if (rules := seen.rules.get(name)) and seen.leads_to(name):
+        choice = _by_rules(name, rules, seen, asked)
+        if choice is None:
+            raise _not_allowed(name, table, asked.scope)
+        return choice
+    if (to := seen.routes.get(name)) and to in seen.deployments:
         why = f"the route leads to {to}"
-        return _able(RoutedRequest(table.deployments[to], name, why), table, asked)
+        return _able(RoutedRequest(seen.deployments[to], name, why), table, asked)
     if name == AUTO:
-        return _decided(table, asked)
-    known = ", ".join(public for public, _ in table.public_names()) or "none yet"
+        return _decided(seen, asked)
     raise OmniError(
         "model_not_found",
         f"There is no deployment or route named {name[:120]!r}.",
-        f"Known names: {known}.",
+        f"Known names: {_listed(table, asked.scope) or 'none yet'}.",
+    )
+
+
+def _listed(table: Table, scope: Scope) -> str:
+    return ", ".join(public for public, _ in table.allowed_names(scope))
+
+
+def _not_allowed(name: str, table: Table, scope: Scope) -> OmniError:
+    may = _listed(table, scope)
+    return OmniError(
+        "model_not_allowed",
+        f"This API key may not ask for {name[:120]!r}.",
+        f"It may ask for: {may}."
+        if may
+        else "There is nothing now that it may ask for.",
     )
 
 
 def _able(choice: RoutedRequest, table: Table, asked: Asked) -> RoutedRequest:
     if not choice.serving.has(asked.path):
-        raise _lacks(choice.serving, table, asked.path)
+        raise _lacks(choice.serving, table, asked)
     if choice.serving.can_be_asked:
         return choice
     raise not_ready(choice.serving)
 
 
-def _lacks(serving: Serving, table: Table, path: str) -> OmniError:
+def _lacks(serving: Serving, table: Table, asked: Asked) -> OmniError:
     """Why this deployment cannot be asked there, and which can."""
+    path = asked.path
     endpoint = ENDPOINTS[path]
     if serving.kind in endpoint.kinds:
         code = "endpoint_missing"
@@ -304,18 +379,19 @@ def _lacks(serving: Serving, table: Table, path: str) -> OmniError:
             f"Deployment {serving.name!r} runs {article(serving.kind)}, which answers no"
             f" {endpoint.gives}."
         )
-    return OmniError(code, text, _instead(table, path))
+    return OmniError(code, text, _instead(table, asked))
 
 
-def _instead(table: Table, path: str) -> str:
-    able = [each for each in table.offered if each.has(path)]
-    own = [each for each in able if not each.external]
-    names = ", ".join(repr(each.name) for each in (own or able)[:MOST_NAMED])
+def _instead(table: Table, asked: Asked) -> str:
+    names = table.allowed_names(asked.scope)
+    able = [(name, each) for name, each in names if each.has(asked.path)]
+    own = [(name, each) for name, each in able if not each.external]
+    listed = ", ".join(repr(name) for name, _ in (own or able)[:MOST_NAMED])
     if own:
-        return f"Name a deployment that has {path}: {names}."
+        return f"Name one that has {asked.path}: {listed}."
     if able:
-        return f"An external server may have {path}: {names}."
-    return f"No deployment has {path}; /v1/models lists what there is."
+        return f"An external server may have {asked.path}: {listed}."
+    return f"There is none that has {asked.path}; /v1/models lists what there is."
 
 
 def not_ready(serving: Serving) -> OmniError:
@@ -335,13 +411,16 @@ def not_ready(serving: Serving) -> OmniError:
 
 def _by_rules(
     name: str, rules: RouteRules, table: Table, asked: Asked
-) -> RoutedRequest:
+) -> RoutedRequest | None:
+    """None where they lead to what the key may not ask for."""
     decision = asked.decide(targets_of(table, rules, asked.path), rules)
     if decision is None:
-        last = table.deployments[rules.otherwise]
+        last = table.deployments.get(rules.otherwise)
+        if last is None:
+            return None
         if last.has(asked.path):
             raise not_ready(last)
-        raise _lacks(last, table, asked.path)
+        raise _lacks(last, table, asked)
     serving = table.deployments[decision.chosen]
     return RoutedRequest(serving, name, decision.decided_by.reason, decision)
 
@@ -354,7 +433,7 @@ def _decided(table: Table, asked: Asked) -> RoutedRequest:
     if not any(each.has(asked.path) for each in table.offered) and candidates_of(
         table, CHAT
     ):
-        text = f"No deployment has {asked.path}."
+        text = f"There is no deployment that has {asked.path}."
         raise OmniError(
             "endpoint_missing", text, "Deploy a model and an engine for it."
         )

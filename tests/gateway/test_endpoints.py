@@ -29,6 +29,7 @@ from deployments.gateway.routing import (
     Table,
     route_request,
 )
+from deployments.gateway.scopes import Scope
 from deployments.gateway.shapes import FieldError
 from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
@@ -340,7 +341,12 @@ def test_a_request_goes_to_what_has_the_endpoint(
         ("smol", paths.EMBEDDINGS, "endpoint_missing", ": 'vectors'."),
         ("public", paths.EMBEDDINGS, "endpoint_missing", "runs a text model"),
         ("ruled", paths.EMBEDDINGS, "endpoint_missing", "'vectors'"),
-        ("vectors", paths.CHAT, "no_text_model", "/completions: 'old', 'smol'."),
+        (
+            "vectors",
+            paths.CHAT,
+            "no_text_model",
+            "/completions: 'old', 'smol', 'public'",
+        ),
         ("vectors", paths.RERANK, "no_text_model", "may have /v1/rerank: 'away'."),
         ("old", paths.MESSAGES, "endpoint_missing", "of deployment 'old' has no"),
     ],
@@ -353,10 +359,19 @@ def test_what_lacks_an_endpoint_says_which_has_it(
     assert refused.value.code == code and says in str(refused.value)
 
 
+def test_a_key_is_told_of_nothing_else_than_it_may_ask_for() -> None:
+    asked = Asked(path=paths.EMBEDDINGS, scope=Scope(frozenset({"smol"})))
+    with pytest.raises(OmniError) as refused:
+        route_request("smol", TABLE, asked)
+    assert "There is none" in str(refused.value) and "vectors" not in str(refused.value)
+
+
 def test_where_nothing_has_an_endpoint_it_is_said() -> None:
     alone = Table({"smol": serving("smol")})
     for name in ("smol", "auto"):
-        with pytest.raises(OmniError, match="No deployment has /v1/rerank") as refused:
+        with pytest.raises(
+            OmniError, match="none|no deployment that has /v1/rerank"
+        ) as refused:
             route_request(name, alone, Asked(path=paths.RERANK))
         assert refused.value.code == "endpoint_missing"
 

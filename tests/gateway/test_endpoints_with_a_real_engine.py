@@ -347,7 +347,7 @@ def test_tokens_become_text_again(smol: RealEngine, served: Served) -> None:
             "/v1/embeddings",
             {"model": "smol", "input": "x"},
             "endpoint_missing",
-            "runs a text model, which answers no embeddings. Name a deployment that has"
+            "runs a text model, which answers no embeddings. Name one that has"
             " /v1/embeddings: 'vectors'.",
         ),
         (
@@ -360,7 +360,7 @@ def test_tokens_become_text_again(smol: RealEngine, served: Served) -> None:
             "/v1/chat/completions",
             question("Hi", "vectors"),
             "no_text_model",
-            "answers no text. Name a deployment that has /v1/chat/completions: 'smol'.",
+            "answers no text. Name one that has /v1/chat/completions: 'smol'.",
         ),
     ],
 )
