@@ -83,7 +83,7 @@ def explain(
     A page that may ask may read it, too.
     """
     if is_gateway_path(path):
-        return gateway_asgi.explain(error, headers)
+        return gateway_asgi.explain(path, error, headers)
     status = {"forbidden": 403}.get(error.code, status_of(error))
     return (
         status,

@@ -36,9 +36,9 @@ from omni.errors import OmniError
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
-# The status, body and headers of the answer that says what was wrong.
+# The status, body and headers of the answer that says what was wrong at a path.
 Explain = Callable[
-    [OmniError, list[tuple[bytes, bytes]]], tuple[int, bytes, dict[str, str]]
+    [str, OmniError, list[tuple[bytes, bytes]]], tuple[int, bytes, dict[str, str]]
 ]
 
 
@@ -55,6 +55,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._refused: OmniError | None = None
+        self.url = b""
         self._is_refused = False
         self._is_in_head = True
         self._head_bytes = 0
@@ -146,7 +147,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.response_started:
             self.drop()
             return
-        status, body, headers = type(self).explain(error, self.headers or [])
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        status, body, headers = type(self).explain(path, error, self.headers or [])
         self.transport.write(refusal(status, body, headers))
         self.flow.resume_reading()
         if self.cycle is not None:

@@ -24,10 +24,10 @@ from deployments.bench.perplexity import (
     split,
 )
 from deployments.bench.prompts import Prompt
+from deployments.engines.endpoints import CHAT, COMPLETIONS, TOKENIZE
 from deployments.external.keys import check_key
 from deployments.gateway.deltas import deltas_of
 from deployments.gateway.events import WholeEvents
-from deployments.gateway.kv_transfer_plan import CHAT, COMPLETIONS
 from deployments.gateway.reply import EVENT_STREAM
 from deployments.gateway.shapes import engine_message
 from deployments.gateway.timings import parse_kv_transfer
@@ -46,7 +46,6 @@ SILENCE_S = 600.0
 LARGEST_ERROR_BYTES = 1 << 20
 LONGEST_EXPLANATION = 300
 LAST_PORT = 65535
-TOKENIZE = "/tokenize"
 OTHER_SHAPE = "Its engine tells no probabilities in the way of llama-server."
 
 Clock = Callable[[], float]

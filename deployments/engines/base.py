@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from deployments.engines.endpoints import USUAL
 from deployments.engines.request_fields import Taken
 from deployments.formats.kinds import DEPLOYABLE, DRAFTING, USES, Kind, article
 from deployments.planning.launch_facts import LaunchFacts
@@ -127,6 +128,8 @@ class EngineFlavour(ABC):
     drafting_path: ClassVar[str] = ""
     # Has -sm graph: all cards compute each layer together, and layers are cut by memory.
     splits_graph: ClassVar[bool] = False
+    # Where it can be asked (engines/endpoints.py).
+    serves: ClassVar[frozenset[str]] = USUAL
     # Fields of a request that it takes besides those that every engine knows.
     takes: ClassVar[Mapping[str, Taken]] = {}
     # A request gets at most the context that the model was trained for, whatever is asked for.
@@ -205,6 +208,11 @@ class EngineFlavour(ABC):
             split_mode=spec.split_mode,
             drafts=spec.draft is not None,
         )
+
+    def worded(self, path: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A request's fields in the words that this engine knows, where it reads others than the
+        API has."""
+        return fields
 
     # --- the first answer -------------------------------------------------------------------------
     def greedy_question(

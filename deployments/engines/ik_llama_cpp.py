@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from deployments.engines.base import Command, ServerSpec
 from deployments.engines.device_flags import DeviceFlags, accelerators
+from deployments.engines.endpoints import RERANK, RESPONSES, RESPONSES_TOKENS
 from deployments.engines.llama_cpp import EVERY_LAYER, LlamaCpp, listening
 from deployments.engines.spellings import listed_flags
 from deployments.planning.kv import IK_ONLY
@@ -61,6 +62,11 @@ class IkLlamaCpp(LlamaCpp):
     caps_context: ClassVar[bool] = False
     # It has no call that lists devices.
     devices_args: ClassVar[tuple[str, ...]] = ()
+    serves: ClassVar[frozenset[str]] = LlamaCpp.serves - {
+        RESPONSES,
+        RESPONSES_TOKENS,
+        RERANK,
+    }
     kv_cache_types: ClassVar[frozenset[str]] = LlamaCpp.kv_cache_types | frozenset(
         IK_ONLY
     )

@@ -21,16 +21,18 @@ from deployments.engines.device_flags import (
     check_apart,
     rpc_endpoints_of,
 )
+from deployments.engines.endpoints import EVERY, RERANK, RESPONSES
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.request_fields import FLAG, TEXTS, Taken, number, whole
 from deployments.engines.spellings import first_known, listed_flags
-from deployments.formats.kinds import Kind
-from deployments.planning.plan import PORT, SOCKET
+from deployments.formats.kinds import WITHOUT_TEXT, Kind
+from deployments.planning.plan import PORT, SOCKET, PlanRequest
 from deployments.planning.settings import (
     ALL,
     AUTO,
     KV_CACHE_TYPES,
     SHARES,
+    context_tokens,
     with_defaults,
 )
 from omni.errors import OmniError
@@ -38,6 +40,8 @@ from omni.units import MIB
 
 # More layers than any model has: all of them, for every build.
 EVERY_LAYER = "999"
+# Of a text that becomes one vector: the memory for it grows with its length.
+LONGEST_PIECE = 8192
 # Kept among the flags of a build from before -fa took a value; no flag can look like it.
 FLASH_ATTENTION_SWITCH = "-fa (switch)"
 # The same for builds whose --host takes the path of a Unix socket.
@@ -60,6 +64,7 @@ class LlamaCpp(EngineFlavour):
     drafting_path = "/slots"
     tells_own_drafting = True
     rearranges = True
+    serves: ClassVar[frozenset[str]] = EVERY
     takes: ClassVar[Mapping[str, Taken]] = {
         "dry_sequence_breakers": TEXTS,
         "min_keep": whole(0, 1000),
@@ -106,6 +111,39 @@ class LlamaCpp(EngineFlavour):
         if "key not found in model" in said:
             return True
         return None
+
+    def adjusted(self, request: PlanRequest) -> PlanRequest:
+        """A text for a vector or a score is computed in one piece, and refused where it is longer
+        than the micro-batch: where nobody says, that is as long as a request may be."""
+        member = request.members.get("model")
+        given = request.settings
+        is_left = not {"batch", "ubatch"} & set(given)
+        if member is None or member.facts.kind not in WITHOUT_TEXT or not is_left:
+            return request
+        values = with_defaults(given)
+        context = context_tokens(given, member.facts.n_ctx_train)
+        longest = min(context // max(int(values["parallel"]), 1), LONGEST_PIECE)
+        if longest <= int(values["ubatch"]):
+            return request
+        pieces = {"ubatch": longest, "batch": max(longest, int(values["batch"]))}
+        return replace(request, settings={**given, **pieces})
+
+    def worded(self, path: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """It takes a response for a chat whose words it knows, and does not read `text.format`
+        (tools/server/server-chat.cpp); documents are texts to it, and no objects."""
+        if path == RERANK:
+            documents = [
+                each.get("text") if isinstance(each, dict) else each
+                for each in fields.get("documents", ())
+            ]
+            return {**fields, "documents": documents}
+        text = fields.get("text")
+        wanted = text.get("format") if isinstance(text, dict) else None
+        if path != RESPONSES or not isinstance(wanted, dict):
+            return fields
+        if wanted.get("type") == "json_schema":
+            wanted = {"type": "json_schema", "json_schema": wanted}
+        return {**fields, "response_format": fields.get("response_format", wanted)}
 
     # --- the first answer -------------------------------------------------------------------------
     def greedy_question(self, prompt: str, n_tokens: int, alias: str) -> Question:

@@ -16,6 +16,15 @@ from typing import Any, ClassVar
 
 from deployments.engines.base import Command, Question, ServerSpec, Tokens
 from deployments.engines.cuda_only import CudaOnly, cards_of, room_bytes, visible
+from deployments.engines.endpoints import (
+    DETOKENIZE,
+    EMBEDDINGS,
+    MESSAGES,
+    MESSAGES_TOKENS,
+    RERANK,
+    RESPONSES,
+    USUAL,
+)
 from deployments.engines.flags import allowed_args, require_flags
 from deployments.engines.llama_cpp import require_probed, without_values
 from deployments.engines.request_fields import (
@@ -68,9 +77,19 @@ class Vllm(CudaOnly):
         "On cards vLLM takes its share at once and keeps what is left over for its"
         " cache."
     )
+    # Its /tokenize asks for other fields than llama.cpp's, which is the one that Omni has.
+    serves: ClassVar[frozenset[str]] = USUAL | {
+        RESPONSES,
+        MESSAGES,
+        MESSAGES_TOKENS,
+        EMBEDDINGS,
+        RERANK,
+        DETOKENIZE,
+    }
     takes: ClassVar[Mapping[str, Taken]] = {
         "add_generation_prompt": FLAG,
         "continue_final_message": FLAG,
+        "dimensions": whole(1, 1 << 16),
         "include_stop_str_in_output": FLAG,
         "length_penalty": number(0, 10),
         "min_tokens": whole(0, LARGEST_TOKENS),

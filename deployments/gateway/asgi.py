@@ -16,8 +16,8 @@ from django.conf import settings
 
 from deployments.gateway.caller import Caller, Surface
 from deployments.gateway.directory import routing_table
+from deployments.gateway.endpoints import ENDPOINTS, api_of, canonical
 from deployments.gateway.external import refuse_own
-from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
 from deployments.gateway.keys import INVALID_KEY, authorize, revoked
 from deployments.gateway.last_use import note_use
@@ -58,9 +58,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """Answers one HTTP request; what goes wrong is said in OpenAI's shape."""
+    """Answers one HTTP request; what goes wrong is said in its API's shape."""
     cors = cors_headers(scope["headers"])
-    reply = Reply(send, cors, is_head=scope["method"] == "HEAD")
+    api = api_of(scope["path"])
+    reply = Reply(send, cors, is_head=scope["method"] == "HEAD", api=api)
     try:
         if scope["method"] == "OPTIONS":
             return await _options(scope["path"], reply, cors)
@@ -86,7 +87,7 @@ async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 
 
 def explain(
-    error: OmniError, headers: Iterable[tuple[bytes, bytes]]
+    path: str, error: OmniError, headers: Iterable[tuple[bytes, bytes]]
 ) -> tuple[int, bytes, dict[str, str]]:
     """The answer to a request that was not let in: status, body, headers.
 
@@ -97,7 +98,7 @@ def explain(
         **failure_headers(error),
         **cors_headers(headers),
     }
-    return status_of(error), error_body(error), named
+    return status_of(error), error_body(error, api_of(path)), named
 
 
 async def admit(scope: dict[str, Any]) -> int:
@@ -143,7 +144,7 @@ async def _answer(
     method = scope["method"]
     methods = allowed_methods(path)
     if not methods:
-        known = ", ".join([MODELS, *POLICIES])
+        known = ", ".join([MODELS, *ENDPOINTS])
         raise OmniError(
             "path_not_found",
             f"There is nothing at {path[:200]!r}.",
@@ -156,7 +157,8 @@ async def _answer(
             f"{method[:20]} is not understood here.",
             f"Use {methods[0]}.",
         )
-    if path not in POLICIES:
+    path = canonical(path)
+    if path not in ENDPOINTS:
         name = path.removeprefix(MODELS).strip("/")
         return await _models(name, reply, caller.scope)
     body = await _json(await _body(scope, receive))
@@ -241,7 +243,7 @@ async def _relay(
     path: str, body: dict[str, Any], reply: Reply, caller: Caller, spending: Spending
 ) -> None:
     wait = Wait()
-    is_stream = body.get("stream") is True
+    is_stream = body.get("stream") is True and "stream" in ENDPOINTS[path].policy
     if is_stream:
         keeping = asyncio.ensure_future(_keep_alive(reply, wait))
     else:
@@ -260,7 +262,7 @@ async def _relay(
 async def _pass_on(upstream: Upstream, reply: Reply) -> None:
     headers = _headers(upstream)
     if not headers["content-type"].startswith(EVENT_STREAM):
-        return await reply.whole(upstream.status, headers, await upstream.body())
+        return await reply.engine_said(upstream.status, headers, await upstream.body())
     await reply.begin_stream(upstream.status, headers)
     async for events in upstream.events():
         await reply.write(events)

@@ -9,6 +9,7 @@ import json
 import re
 from collections import deque
 
+from deployments.gateway.api import COMPLETE, Api
 from omni.errors import OmniError
 
 # A line ends with CRLF, LF or CR; an empty line ends an event.
@@ -21,6 +22,7 @@ DONE = b"[DONE]"
 LARGEST_EVENT_BYTES = 8 << 20
 # The event that ends an answer is followed by few others: usage, timings, [DONE].
 LAST_EVENTS_BYTES = 64 << 10
+FIRST_EVENT_BYTES = 16 << 10
 
 
 class WholeEvents:
@@ -29,8 +31,11 @@ class WholeEvents:
     What was passed on always ends with an event, so an error can follow when the stream breaks off.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, api: Api = Api.OPENAI) -> None:
+        """`api` is that of the endpoint which answers."""
+        self._api = api
         self._rest = bytearray()
+        self._first = b""
         self._last: deque[bytes] = deque()
         self._last_bytes = 0
 
@@ -77,14 +82,22 @@ class WholeEvents:
     @property
     def is_complete(self) -> bool:
         """Whether the last events say that the answer is all there, or what went wrong with it."""
-        return any(ends_answer(data_of(event)) for event in EVENT_END.split(self.last))
+        return any(ends_answer(event, self._api) for event in split_events(self.last))
 
     @property
     def last(self) -> bytes:
         """The events that came last: where an answer ends, and what it cost."""
         return b"".join(self._last)
 
+    @property
+    def both_ends(self) -> bytes:
+        """The first events and the last: some APIs tell what a prompt cost where an answer
+        begins."""
+        return self._first + b"\n\n" + self.last
+
     def _remember(self, events: bytes) -> None:
+        if not self._first:
+            self._first = events[:FIRST_EVENT_BYTES]
         self._last.append(events)
         self._last_bytes += len(events)
         while self._last_bytes - len(self._last[0]) > LAST_EVENTS_BYTES:
@@ -106,18 +119,26 @@ def data_of(event: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-def ends_answer(data: bytes) -> bool:
-    """Whether this is the data of an event with which an answer ends, well or not."""
+def name_of(event: bytes) -> bytes:
+    """What kind of event it says that it is; empty where it does not say."""
+    names = [
+        value.removeprefix(b" ")
+        for name, _, value in (line.partition(b":") for line in LINE_END.split(event))
+        if name == b"event"
+    ]
+    return names[-1] if names else b""
+
+
+def ends_answer(event: bytes, api: Api = Api.OPENAI) -> bool:
+    """Whether an answer ends with this event, well or not."""
+    data = data_of(event)
     if data.strip() == DONE:
         return True
-    event = _object(data)
-    if event is None:
+    said = _object(data)
+    if said is None:
         return False
-    choices = event.get("choices")
-    finished = isinstance(choices, list) and any(
-        isinstance(c, dict) and c.get("finish_reason") for c in choices
-    )
-    return finished or bool(event.get("error"))
+    is_error = bool(said.get("error")) or name_of(event) == b"error"
+    return is_error or COMPLETE[api](said)
 
 
 def _is_whole(data: bytes) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 
 from django.conf import settings
 
+from deployments.engines.endpoints import USUAL
+from deployments.engines.external import NO_SUCH_CALL
 from deployments.gateway.routing import Serving
 from deployments.instances.engine_stream import (
     EngineAnswer,
@@ -95,3 +97,14 @@ def refuse(serving: Serving, answer: EngineAnswer) -> None:
             " events."
         )
         raise OmniError("engine_refused", text, "It may not have this call.")
+
+
+def refuse_missing(serving: Serving, path: str, status: int) -> None:
+    """Raises OmniError (endpoint_missing) where an external server says that it has no such call;
+    of the usual ones it may mean the model."""
+    if serving.external and path not in USUAL and status in NO_SUCH_CALL:
+        text = (
+            f"The server of deployment {serving.name!r} has no {path} (it answered with status"
+            f" {status})."
+        )
+        raise OmniError("endpoint_missing", text, "Name another deployment.")

@@ -95,6 +95,12 @@ def extras(
     return taken
 
 
+def worded(flavour: str, path: str, fields: dict[str, Any]) -> Mapping[str, Any]:
+    """The fields in the words that this engine knows."""
+    engine = FLAVOURS.get(flavour)
+    return engine.worded(path, fields) if engine else fields
+
+
 def _within_bounds(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value

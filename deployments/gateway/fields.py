@@ -8,7 +8,7 @@ left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from deployments.engines.request_fields import LARGEST_TOKENS
@@ -18,6 +18,10 @@ from omni.json_text import DEEPEST, is_deeper_than
 from omni.numbers import written
 
 Check = Callable[[str, Any], None]
+
+MOST_MESSAGES = 4096
+MOST_DOCUMENTS = 4096
+MOST_FILES = 256
 
 
 def number(low: float, high: float) -> Check:
@@ -68,10 +72,7 @@ def size(largest_bytes: int, *kinds: type) -> Check:
     def check(name: str, value: Any) -> None:
         if not isinstance(value, kinds):
             raise FieldError(name, f"{name} has the wrong type.")
-        if is_deeper_than(value, DEEPEST):
-            raise FieldError(
-                name, f"{name} nests lists and objects more than {DEEPEST} deep."
-            )
+        not_too_deep(name, value)
         if len(json.dumps(value)) > largest_bytes:
             raise FieldError(name, f"{name} is larger than {largest_bytes} bytes.")
 
@@ -108,13 +109,33 @@ def flat_settings(name: str, value: Any) -> None:
         raise FieldError(name, f"{name} is not an object of at most 16 plain values.")
 
 
-def messages(name: str, value: Any) -> None:
-    if not isinstance(value, list) or not value or len(value) > 4096:
-        raise FieldError(name, f"{name} is not a list of 1 to 4096 messages.")
+def not_too_deep(name: str, value: Any) -> None:
     if is_deeper_than(value, DEEPEST):
         raise FieldError(
             name, f"{name} nests lists and objects more than {DEEPEST} deep."
         )
+
+
+def listed(name: str, value: Any, most: int, what: str) -> list[Any]:
+    """A list of at least one and at most so many; not nested too deep."""
+    if not isinstance(value, list) or not value or len(value) > most:
+        raise FieldError(name, f"{name} is not a list of 1 to {most} {what}.")
+    not_too_deep(name, value)
+    return value
+
+
+def only_texts(
+    at: str, holder: Mapping[str, Any], words: Iterable[str], whose: str = ""
+) -> None:
+    """Where it has these words they are texts; `whose` part of what is at `at` it is."""
+    for word in words:
+        value = holder.get(word)
+        if value is not None and not isinstance(value, str):
+            raise FieldError(at, f"{at} has {whose}a {word} that is not a text.")
+
+
+def messages(name: str, value: Any) -> None:
+    listed(name, value, MOST_MESSAGES, "messages")
     for index, message in enumerate(value):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise FieldError(
@@ -130,12 +151,10 @@ def _check_message(name: str, message: Mapping[str, Any]) -> None:
             name, f"{name} has a content that is neither a text nor a list of parts."
         )
     for part in content if isinstance(content, list) else ():
-        _no_remote_media(name, part)
+        no_remote_media(name, part)
         if part.get("type") == "text" and not isinstance(part.get("text"), str):
             raise FieldError(name, f"{name} has a text part without a text.")
-    for word in ("reasoning_content", "name", "tool_call_id"):
-        if message.get(word) is not None and not isinstance(message[word], str):
-            raise FieldError(name, f"{name} has a {word} that is not a text.")
+    only_texts(name, message, ("reasoning_content", "name", "tool_call_id"))
     calls = message.get("tool_calls")
     if calls is not None and not (
         isinstance(calls, list) and all(map(_is_call, calls))
@@ -181,11 +200,11 @@ def one_of(*words: str) -> Check:
     return check
 
 
-def _no_remote_media(name: str, part: Any) -> None:
+def no_remote_media(name: str, part: Any) -> None:
     """An engine would fetch a remote address itself, from inside the network it runs in."""
     if not isinstance(part, dict):
         raise FieldError(name, f"{name} has a content part that is not an object.")
-    for key in ("image_url", "video_url", "audio_url"):
+    for key in ("image_url", "video_url", "audio_url", "file_url"):
         media = part.get(key)
         address = media.get("url") if isinstance(media, dict) else media
         if media is not None and not (
@@ -231,6 +250,45 @@ def content(name: str, value: Any) -> None:
         raise FieldError(name, f"{name} is neither a text nor a list.")
     if isinstance(value, list) and not all(isinstance(part, str) for part in value):
         raise FieldError(name, f"{name} has a part that is not a text.")
+
+
+def any_text(name: str, value: Any) -> None:
+    """Its length is limited by the body's alone."""
+    if not isinstance(value, str):
+        raise FieldError(name, f"{name} is not a text.")
+
+
+def token_ids(most: int) -> Check:
+    def check(name: str, value: Any) -> None:
+        known = isinstance(value, list) and len(value) <= most
+        if not known or not all(map(_is_token, value)):
+            raise FieldError(name, f"{name} is not a list of at most {most} tokens.")
+
+    return check
+
+
+def embedded(name: str, value: Any) -> None:
+    """What is to become vectors."""
+    prompt(name, value)
+    if value == []:
+        raise FieldError(name, f"{name} is empty.")
+
+
+def documents(name: str, value: Any) -> None:
+    """What is to be put in order."""
+    for index, one in enumerate(listed(name, value, MOST_DOCUMENTS, "texts")):
+        said = one.get("text") if isinstance(one, dict) else one
+        any_text(f"{name}[{index}]", said)
+
+
+def other_files(name: str, value: Any) -> None:
+    """What stands in files beside the one that is written in."""
+    for index, one in enumerate(listed(name, value, MOST_FILES, "files")):
+        at = f"{name}[{index}]"
+        if not isinstance(one, dict):
+            raise FieldError(at, f"{at} is not an object with a text.")
+        any_text(at, one.get("text"))
+        any_text(at, one.get("filename", ""))
 
 
 SAMPLING: dict[str, Check] = {
@@ -293,36 +351,48 @@ COMPLETION: dict[str, Check] = {
     "echo": flag,
     "suffix": text(1 << 20),
 }
+INFILL: dict[str, Check] = {
+    **SAMPLING,
+    "input_prefix": any_text,
+    "input_suffix": any_text,
+    "input_extra": other_files,
+    "prompt": any_text,
+    "n_probs": whole(0, 20),
+}
 TOKENIZE: dict[str, Check] = {
     "content": content,
     "add_special": flag,
     "parse_special": flag,
     "with_pieces": flag,
 }
-# Path of the gateway, which is also the engine's → what may be asked there.
-POLICIES: dict[str, dict[str, Check]] = {
-    "/v1/chat/completions": CHAT,
-    "/v1/completions": COMPLETION,
-    "/tokenize": TOKENIZE,
+DETOKENIZE: dict[str, Check] = {"tokens": token_ids(LARGEST_TOKENS)}
+EMBEDDINGS: dict[str, Check] = {
+    "input": embedded,
+    "encoding_format": one_of("float", "base64"),
+    "embd_normalize": whole(-1, 100),
+    "user": text(500),
+}
+RERANK: dict[str, Check] = {
+    "query": any_text,
+    "documents": documents,
+    "top_n": whole(1, MOST_DOCUMENTS),
+    "return_documents": flag,
+    "return_text": flag,
 }
 # Fields that take long to check.
-TAKE_LONG = frozenset({"grammar", "json_schema", "response_format", "tools"})
-REQUIRED = {
-    "/v1/chat/completions": "messages",
-    "/v1/completions": "prompt",
-    "/tokenize": "content",
-}
+TAKE_LONG = frozenset({"grammar", "json_schema", "response_format", "text", "tools"})
 
 
-def allowed(path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def allowed(
+    policy: Mapping[str, Check], required: Iterable[str], body: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
     """The fields that may pass, and the names of those left out; null means not given.
 
     Raises FieldError for a field out of its range or a missing one.
     """
-    policy = POLICIES[path]
-    required = REQUIRED[path]
-    if body.get(required) is None:
-        raise FieldError(required, f"{required} is missing.")
+    for name in required:
+        if body.get(name) is None:
+            raise FieldError(name, f"{name} is missing.")
     kept = {
         name: value
         for name, value in body.items()

@@ -7,31 +7,26 @@ from collections.abc import Iterable
 
 from django.conf import settings
 
-from deployments.gateway.fields import POLICIES
+from deployments.gateway.endpoints import ALIASES, ENDPOINTS, canonical
 
 MODELS = "/v1/models"
 # Other paths of llama-server's: programs that ask for them read JSON, and get an error in JSON.
 OF_ENGINES = frozenset(
     {
         "/apply-template",
-        "/chat/completions",
         "/completion",
-        "/completions",
-        "/detokenize",
         "/embedding",
-        "/embeddings",
-        "/infill",
         "/lora-adapters",
         "/props",
-        "/rerank",
-        "/reranking",
         "/slots",
         "/v1",
     }
 )
 _SLASHES = re.compile("/{2,}")
 _NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}")
-KNOWN_HEADERS = "authorization, content-type, x-api-key"
+KNOWN_HEADERS = (
+    "authorization, content-type, x-api-key, anthropic-version, anthropic-beta"
+)
 EXPOSED = (
     "x-omni-deployment, x-omni-route, x-omni-decision, x-omni-handover, x-omni-dropped-fields,"
     " retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests,"
@@ -44,12 +39,13 @@ def is_gateway_path(path: str) -> bool:
     """Also for //v1/… and paths of engines that the gateway does not have: their errors are
     JSON."""
     plain = _SLASHES.sub("/", path)
-    return plain in POLICIES or plain in OF_ENGINES or plain.startswith("/v1/")
+    is_named = plain in ENDPOINTS or plain in ALIASES or plain in OF_ENGINES
+    return is_named or plain.startswith("/v1/")
 
 
 def allowed_methods(path: str) -> tuple[str, ...]:
     """What a path takes; empty where there is nothing."""
-    if path in POLICIES:
+    if canonical(path) in ENDPOINTS:
         return ("POST", "OPTIONS")
     if path == MODELS or path.startswith(f"{MODELS}/"):
         return ("GET", "HEAD", "OPTIONS")

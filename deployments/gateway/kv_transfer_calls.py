@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
+from deployments.engines.endpoints import CHAT, TOKENIZE
 from deployments.gateway.kv_transfer_plan import (
-    CHAT,
     TAIL_BYTES,
     TEMPLATE_FIELDS,
     KvTransferFailed,
@@ -48,7 +48,7 @@ async def prompt_tokens(peer: Peer, path: str, fields: Mapping[str, Any]) -> lis
             )
         counted = await _answer(
             peer,
-            "/tokenize",
+            TOKENIZE,
             {"content": prompt, "add_special": True, "parse_special": True},
             COUNT_S,
         )

@@ -10,6 +10,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from deployments.engines.endpoints import (
+    CHAT,
+    COMPLETIONS,
+    DETOKENIZE,
+    MESSAGES_TOKENS,
+    RESPONSES_TOKENS,
+    TOKENIZE,
+)
 from omni.errors import OmniError
 from omni.json_text import read_answer
 
@@ -29,10 +37,8 @@ MOST_UNUSED = 3
 SAME_CONVERSATION = 0.5
 # A header has to carry it.
 LONGEST_WHY = 280
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
 # What the engine answers without a slot.
-SLOTLESS = ("/tokenize",)
+SLOTLESS = (TOKENIZE, DETOKENIZE, MESSAGES_TOKENS, RESPONSES_TOKENS)
 # What the prompt is made of.
 PROMPT_FIELDS = ("messages", "tools", "prompt")
 # Of a chat request, what changes the prompt that the template makes of it.

@@ -25,10 +25,11 @@ from deployments.gateway.auto.prompt import Prompt, read_prompt
 from deployments.gateway.caller import NOBODY, Caller
 from deployments.gateway.connection import engine_errors
 from deployments.gateway.conversations import conversations
+from deployments.gateway.endpoints import ENDPOINTS, allowed
 from deployments.gateway.events import WholeEvents
-from deployments.gateway.external import as_taken, refuse, request_to
-from deployments.gateway.extras import extras
-from deployments.gateway.fields import TAKE_LONG, allowed
+from deployments.gateway.external import as_taken, refuse, refuse_missing, request_to
+from deployments.gateway.extras import extras, worded
+from deployments.gateway.fields import TAKE_LONG
 from deployments.gateway.kv_transfer import transferred
 from deployments.gateway.kv_transfer_plan import KvTransferReport
 from deployments.gateway.passing import Passing, direct
@@ -70,6 +71,7 @@ WAYS: Mapping[
 class Upstream:
     """An engine's answer whose status and headers are known and whose body is still to come."""
 
+    path: str
     choice: RoutedRequest
     answer: EngineAnswer
     is_stream: bool
@@ -96,7 +98,7 @@ class Upstream:
         Raises OmniError when the engine dies, is ended, or ends an answer that is not complete
         (llama-server does on a text that ends in half a character).
         """
-        whole = WholeEvents()
+        whole = WholeEvents(ENDPOINTS[self.path].api)
         with engine_errors(self.choice.serving.name):
             while chunk := await self._next():
                 self.passing.data_received(chunk)
@@ -106,7 +108,7 @@ class Upstream:
         last = whole.finish()
         if last:
             yield last
-        self.usage = usage_of_events(whole.last)
+        self.usage = usage_of_events(whole.both_ends)
         if self.is_stream and self.status == HTTPStatus.OK and not whole.is_complete:
             text = (
                 f"{self.choice.serving.name} ended its answer before it was complete."
@@ -154,10 +156,10 @@ async def open_answer(
     generation.
 
     A deployment that is about to be ready is waited for, and so is an engine that is busy; `wait`
-    says for what. `path` is a key of fields.POLICIES. Raises FieldError, routing's errors, and
+    says for what. `path` is a key of endpoints.ENDPOINTS. Raises FieldError, routing's errors, and
     those of admission, engine_errors, suspects and waiting.
     """
-    name = body.get("model", AUTO if path == "/tokenize" else None)
+    name = body.get("model", None if ENDPOINTS[path].needs_model else AUTO)
     if not isinstance(name, str) or not name:
         fix = f"Name a deployment, a route, or {AUTO!r}."
         raise FieldError("model", "The request names no model.", fix)
@@ -166,7 +168,7 @@ async def open_answer(
     wait.takes_slot = path not in WITHOUT_SLOT
     fields, dropped = await _checked(path, body)
     read = partial(read_prompt, path, body)
-    asked = Asked(read, _around, caller.key_prefix, caller.scope)
+    asked = Asked(read, _around, caller.key_prefix, caller.scope, path)
     sending = _Sending(path, body, fields, dropped, wait, time.monotonic())
     async with AsyncExitStack() as stack:
         while True:
@@ -221,13 +223,14 @@ async def _opened(
         taken = extras(choice.serving.flavour, sending.body, sending.dropped)
         rest = [name for name in sending.dropped if name not in taken]
         fields, dropped = as_taken(choice.serving, sending.fields | taken, rest)
+        spoken = worded(choice.serving.flavour, path, fields)
         async with (
             _engine(choice, fields, wait),
-            _sent(path, choice, fields, wait) as (answer, passing),
+            _sent(path, choice, spoken, wait) as (answer, passing),
         ):
             is_stream = fields.get("stream") is True
             yield Upstream(
-                choice, answer, is_stream, sending.sent_at, wait, dropped, passing
+                path, choice, answer, is_stream, sending.sent_at, wait, dropped, passing
             )
 
 
@@ -289,6 +292,7 @@ async def _sent(
                 with wait.for_engine:
                     answer = await connection.enter_async_context(opened(request))
                 ticket.answered()
+                refuse_missing(serving, path, answer.status)
                 refuse(serving, answer)
                 _refuse_packed(serving, answer)
                 passing.status_received(answer.status)

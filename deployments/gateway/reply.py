@@ -8,8 +8,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from deployments.gateway.api import Api
 from deployments.gateway.limits import LimitError
-from deployments.gateway.shapes import error_body, error_event, status_of
+from deployments.gateway.shapes import (
+    as_event,
+    engine_error,
+    error_body,
+    error_event,
+    status_of,
+)
 from omni.errors import OmniError
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -40,8 +47,11 @@ class Reply:
         headers: Mapping[str, str] | None = None,
         *,
         is_head: bool = False,
+        api: Api = Api.OPENAI,
     ) -> None:
+        """`api` is that of the endpoint: errors have its shape."""
         self._send = send
+        self._api = api
         self._is_head = is_head
         # They go with whatever is answered.
         self.headers = dict(headers or {})
@@ -80,9 +90,17 @@ class Reply:
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """An answer in one piece; as the one event of a stream where that has begun already."""
         if self._begun:
-            return await self.end(b"data: " + _in_one_line(body) + b"\n\n")
+            name = b"" if self._api == Api.OPENAI or status < 400 else b"error"
+            return await self.end(as_event(_in_one_line(body), name))
         await self.begin(status, {**headers, "content-length": str(len(body))})
         return await self.end(body)
+
+    async def engine_said(
+        self, status: int, headers: Mapping[str, str], body: bytes
+    ) -> None:
+        """What an engine answered in one piece: untouched, but for an error in another API's
+        shape."""
+        await self.whole(status, headers, engine_error(status, body, self._api))
 
     async def json(
         self, status: int, body: bytes, headers: Mapping[str, str] | None = None
@@ -94,9 +112,10 @@ class Reply:
     async def fail(self, error: OmniError) -> None:
         """As a response of its own, or as the last event of the stream that has begun."""
         if not self._begun:
-            await self.json(status_of(error), error_body(error), failure_headers(error))
+            body = error_body(error, self._api)
+            await self.json(status_of(error), body, failure_headers(error))
         elif not self._ended:
-            await self.end(error_event(error) if self._is_stream else b"")
+            await self.end(error_event(error, self._api) if self._is_stream else b"")
 
     # --- keeping it alive -------------------------------------------------------------------------
     def quiet_until_s(self, limit_s: float) -> float:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
+from deployments.engines import FLAVOURS
+from deployments.engines.endpoints import CHAT
 from deployments.formats.kinds import Kind, article
 from deployments.gateway.auto.decision import (
     Candidate,
@@ -16,6 +18,7 @@ from deployments.gateway.auto.decision import (
 )
 from deployments.gateway.auto.prompt import Prompt
 from deployments.gateway.auto.rules import RouteRules, decide_route
+from deployments.gateway.endpoints import ENDPOINTS
 from deployments.gateway.scopes import EVERYTHING, Scope
 from deployments.instances.address import EngineAddress
 from deployments.states import UNLOADED, InstanceState
@@ -28,6 +31,8 @@ LEAVING = (InstanceState.STOPPING, InstanceState.STOPPED)
 FAILED = InstanceState.FAILED
 STOPPED = InstanceState.STOPPED
 STARTING = InstanceState.STARTING
+# In an error, of the deployments that could be named instead.
+MOST_NAMED = 10
 
 
 class Passage(StrEnum):
@@ -119,6 +124,14 @@ class Serving:
     @property
     def gives_text(self) -> bool:
         return self.kind == Kind.TEXT
+
+    def has(self, path: str) -> bool:
+        """Whether it can be asked at this endpoint; what an external server has it alone knows."""
+        if self.external:
+            return True
+        engine = FLAVOURS.get(self.flavour)
+        is_served = engine is None or path in engine.serves
+        return is_served and self.kind in ENDPOINTS[path].kinds
 
     @property
     def is_coming(self) -> bool:
@@ -268,6 +281,7 @@ class Asked:
     look_around: Callable[[Prompt], Surroundings] = _unknown
     key: str = ""
     scope: Scope = EVERYTHING
+    path: str = CHAT
     decision: Decision | None = None
     unreachable: frozenset[str] = frozenset()
 
@@ -304,24 +318,22 @@ class Asked:
 def route_request(name: str, table: Table, asked: Asked | None = None) -> RoutedRequest:
     """What answers, or will before long (`is_coming`); `asked` is what `auto` decides by.
 
-    Raises OmniError model_not_found, model_not_allowed, no_text_model, deployment_not_ready or
-    no_deployment_ready, saying what to do.
+    Raises OmniError model_not_found, model_not_allowed, no_text_model, endpoint_missing,
+    deployment_not_ready or no_deployment_ready, saying what to do.
     """
     asked = asked or Asked()
     seen = table.within(name, asked.scope)
     if name in seen.deployments:
-        return _able(
-            RoutedRequest(seen.deployments[name], name, "a deployment has this name")
-        )
+        why = "a deployment has this name"
+        return _able(RoutedRequest(seen.deployments[name], name, why), table, asked)
     if (rules := seen.rules.get(name)) and seen.leads_to(name):
         choice = _by_rules(name, rules, seen, asked)
         if choice is None:
             raise _not_allowed(name, table, asked.scope)
         return choice
     if (to := seen.routes.get(name)) and to in seen.deployments:
-        return _able(
-            RoutedRequest(seen.deployments[to], name, f"the route leads to {to}")
-        )
+        why = f"the route leads to {to}"
+        return _able(RoutedRequest(seen.deployments[to], name, why), table, asked)
     if name == AUTO:
         return _decided(seen, asked)
     raise OmniError(
@@ -346,21 +358,40 @@ def _not_allowed(name: str, table: Table, scope: Scope) -> OmniError:
     )
 
 
-def _able(choice: RoutedRequest) -> RoutedRequest:
-    if not choice.serving.gives_text:
-        raise _no_text(choice.serving)
+def _able(choice: RoutedRequest, table: Table, asked: Asked) -> RoutedRequest:
+    if not choice.serving.has(asked.path):
+        raise _lacks(choice.serving, table, asked)
     if choice.serving.can_be_asked:
         return choice
     raise not_ready(choice.serving)
 
 
-def _no_text(serving: Serving) -> OmniError:
-    text = f"Deployment {serving.name!r} runs {article(serving.kind)}, which answers no text."
-    return OmniError(
-        "no_text_model",
-        text,
-        "Name a deployment of a text model; /v1/models lists what there is.",
-    )
+def _lacks(serving: Serving, table: Table, asked: Asked) -> OmniError:
+    """Why this deployment cannot be asked there, and which can."""
+    path = asked.path
+    endpoint = ENDPOINTS[path]
+    if serving.kind in endpoint.kinds:
+        code = "endpoint_missing"
+        text = f"The engine of deployment {serving.name!r} has no {path}."
+    else:
+        code = "endpoint_missing" if serving.gives_text else "no_text_model"
+        text = (
+            f"Deployment {serving.name!r} runs {article(serving.kind)}, which answers no"
+            f" {endpoint.gives}."
+        )
+    return OmniError(code, text, _instead(table, asked))
+
+
+def _instead(table: Table, asked: Asked) -> str:
+    names = table.allowed_names(asked.scope)
+    able = [(name, each) for name, each in names if each.has(asked.path)]
+    own = [(name, each) for name, each in able if not each.external]
+    listed = ", ".join(repr(name) for name, _ in (own or able)[:MOST_NAMED])
+    if own:
+        return f"Name one that has {asked.path}: {listed}."
+    if able:
+        return f"An external server may have {asked.path}: {listed}."
+    return f"There is none that has {asked.path}; /v1/models lists what there is."
 
 
 def not_ready(serving: Serving) -> OmniError:
@@ -382,20 +413,30 @@ def _by_rules(
     name: str, rules: RouteRules, table: Table, asked: Asked
 ) -> RoutedRequest | None:
     """None where they lead to what the key may not ask for."""
-    decision = asked.decide(targets_of(table, rules), rules)
+    decision = asked.decide(targets_of(table, rules, asked.path), rules)
     if decision is None:
-        if rules.otherwise in table.deployments:
-            raise not_ready(table.deployments[rules.otherwise])
-        return None
+        last = table.deployments.get(rules.otherwise)
+        if last is None:
+            return None
+        if last.has(asked.path):
+            raise not_ready(last)
+        raise _lacks(last, table, asked)
     serving = table.deployments[decision.chosen]
     return RoutedRequest(serving, name, decision.decided_by.reason, decision)
 
 
 def _decided(table: Table, asked: Asked) -> RoutedRequest:
-    decision = asked.decide(candidates_of(table, asked.prompt))
+    decision = asked.decide(candidates_of(table, asked.path))
     if decision:
         serving = next(s for s in table.offered if s.name == decision.chosen)
         return RoutedRequest(serving, AUTO, decision.decided_by.reason, decision)
+    if not any(each.has(asked.path) for each in table.offered) and candidates_of(
+        table, CHAT
+    ):
+        text = f"There is no deployment that has {asked.path}."
+        raise OmniError(
+            "endpoint_missing", text, "Deploy a model and an engine for it."
+        )
     raise OmniError(
         "no_deployment_ready",
         "No deployment is ready.",
@@ -404,16 +445,17 @@ def _decided(table: Table, asked: Asked) -> RoutedRequest:
     )
 
 
-def targets_of(table: Table, rules: RouteRules) -> list[Candidate]:
+def targets_of(table: Table, rules: RouteRules, path: str = CHAT) -> list[Candidate]:
     """The deployments that a route's rules choose between, as far as they can answer."""
     to = [table.deployments[each] for each in rules.names if each in table.deployments]
-    return [each.candidate for each in to if each.gives_text and each.can_be_asked]
+    return [each.candidate for each in to if each.has(path) and each.can_be_asked]
 
 
-def candidates_of(table: Table, prompt: Prompt) -> list[Candidate]:
-    """The deployments that `auto` chooses between: those that answer, or will before long."""
+def candidates_of(table: Table, path: str = CHAT) -> list[Candidate]:
+    """The deployments that `auto` chooses between: those that answer there, or will before
+    long."""
     return [
         serving.candidate
         for serving in table.offered
-        if serving.can_be_asked and (serving.gives_text or prompt.is_embedding)
+        if serving.can_be_asked and serving.has(path)
     ]

@@ -107,6 +107,8 @@ KEYWORDS: dict[str, tuple[Kind, str]] = {
         "a schema or a list of schemas",
     ),
 }
+# Where a tool has the schema of its arguments: OpenAI's word, and Anthropic's.
+OF_TOOLS = ("parameters", "input_schema")
 BOUNDS = (
     ("minLength", "maxLength"),
     ("minItems", "maxItems"),
@@ -121,11 +123,14 @@ HOLD_SCHEMAS = frozenset(
 def schemas_of(field: Any) -> list[Any]:
     """The schemas in a field that holds one or several: a schema, a response format, or tools."""
     if isinstance(field, list):
-        functions = [tool.get("function") for tool in field if isinstance(tool, dict)]
         return [
-            function.get("parameters")
-            for function in functions
-            if isinstance(function, dict)
+            holder[name]
+            for tool in field
+            if isinstance(tool, dict)
+            for holder in (tool, tool.get("function"))
+            if isinstance(holder, dict)
+            for name in OF_TOOLS
+            if name in holder
         ]
     if isinstance(field, dict) and field.get("type") in ("json_schema", "json_object"):
         inner = field.get("json_schema")

@@ -23,7 +23,7 @@ REMEMBERED_S = 600.0
 MOST_REMEMBERED = 1024
 # Requests to one engine that break off within this time break off over the same crash.
 SAME_CRASH_S = 2.0
-GROUPS = (("grammar", "json_schema", "response_format"), ("tools",))
+GROUPS = (("grammar", "json_schema", "response_format", "text"), ("tools",))
 
 
 @dataclass(frozen=True)

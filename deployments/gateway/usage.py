@@ -9,6 +9,8 @@ from typing import Any
 from deployments.gateway.events import data_of, split_events
 from omni.json_text import read_answer
 
+ANTHROPIC_CACHED = "cache_read_input_tokens"
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -29,32 +31,62 @@ def usage_of_answer(body: bytes) -> Usage:
     return _usage(_object(body))
 
 
-def usage_of_events(last: bytes) -> Usage:
-    """Of a stream, by its last events: later ones say more."""
+def usage_of_events(events: bytes) -> Usage:
+    """Of a stream, by its first and its last events: later ones say more, though not everything
+    again."""
     found = Usage()
-    for event in split_events(last):
+    for event in split_events(events):
         told = _usage(_object(data_of(event)))
-        if told != Usage():
-            found = told
+        found = Usage(
+            _later(found.prompt_tokens, told.prompt_tokens),
+            _later(found.completion_tokens, told.completion_tokens),
+            _later(found.cached_tokens, told.cached_tokens),
+        )
     return found
 
 
+def _later(before: int | None, now: int | None) -> int | None:
+    return before if now is None else now
+
+
 def _usage(answer: Mapping[str, Any]) -> Usage:
-    """By OpenAI's `usage`, else by llama.cpp's `timings`."""
-    usage, timings = _mapping(answer.get("usage")), _mapping(answer.get("timings"))
-    if usage:
-        details = _mapping(usage.get("prompt_tokens_details"))
-        return Usage(
-            _count(usage.get("prompt_tokens")),
-            _count(usage.get("completion_tokens")),
-            _count(details.get("cached_tokens")),
-        )
+    """By the API's `usage`, else by llama.cpp's `timings`.
+
+    It stands in the answer, in the `response` of an event of Responses, or in the `message` of
+    Anthropic's.
+    """
+    places = (answer, _mapping(answer.get("response")), _mapping(answer.get("message")))
+    found = [usage for place in places if (usage := _mapping(place.get("usage")))]
+    if found:
+        return _told(found[0])
+    timings = _mapping(answer.get("timings"))
     cached, read = _count(timings.get("cache_n")), _count(timings.get("prompt_n"))
     return Usage(
         None if read is None else read + (cached or 0),
         _count(timings.get("predicted_n")),
         cached,
     )
+
+
+def _told(usage: Mapping[str, Any]) -> Usage:
+    if ANTHROPIC_CACHED in usage:
+        # Its input tokens are those that stood in no cache.
+        cached = _count(usage[ANTHROPIC_CACHED])
+        kept = _count(usage.get("cache_creation_input_tokens"))
+        read = _count(usage.get("input_tokens"))
+        prompt = None if read is None else read + (cached or 0) + (kept or 0)
+        return Usage(prompt, _count(usage.get("output_tokens")), cached)
+    prompt, details = _first(usage, "prompt_tokens", "input_tokens")
+    answer, _ = _first(usage, "completion_tokens", "output_tokens")
+    return Usage(prompt, answer, _count(details.get("cached_tokens")))
+
+
+def _first(
+    usage: Mapping[str, Any], *names: str
+) -> tuple[int | None, Mapping[str, Any]]:
+    """The count under the first of these names that is there, and its details."""
+    name = next((name for name in names if name in usage), names[0])
+    return _count(usage.get(name)), _mapping(usage.get(f"{name}_details"))
 
 
 def _object(data: bytes) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from deployments.engines import FLAVOURS
+from deployments.engines.endpoints import EMBEDDINGS, RERANK
 from deployments.formats.kinds import Kind
 from deployments.instances.address import EngineAddress
 from deployments.instances.engine_client import ask_within, engine_request
@@ -82,14 +83,12 @@ def _unchecked(error: Exception) -> str:
 
 
 def _vector(address: EngineAddress) -> list[float]:
-    found = _call(address, "/v1/embeddings", {"input": PROMPT})
+    found = _call(address, EMBEDDINGS, {"input": PROMPT})
     return [float(number) for number in found["data"][0]["embedding"]]
 
 
 def _scores(address: EngineAddress) -> list[float]:
-    found = _call(
-        address, "/v1/rerank", {"query": "days", "documents": [PROMPT, "cats"]}
-    )
+    found = _call(address, RERANK, {"query": "days", "documents": [PROMPT, "cats"]})
     return [float(one["relevance_score"]) for one in found["results"]]
 
 

@@ -148,8 +148,10 @@ def make_deployment(
         name="llama-cpp",
         defaults={"host": host, "flavour": "llama.cpp", "path": "llama-server"},
     )
+    kind = fields.pop("kind", "text")
     model, _ = Model.objects.get_or_create(
-        name="smollm2", defaults={"path": "smollm2.gguf"}
+        name="smollm2" if kind == "text" else f"tiny-{kind}",
+        defaults={"path": f"{kind}.gguf", "kind": kind},
     )
     fields.setdefault("settings", {"parallel": 64})
     desired = fields.pop("desired", "stopped" if state == "stopped" else "running")

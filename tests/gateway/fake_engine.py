@@ -151,6 +151,10 @@ class FakeEngine:
                 self._chunk(LAST)
                 self.wfile.write(b"0\r\n\r\n")
 
+            def answers_anything(self) -> None:
+                """Whatever was asked, at once."""
+                self._whole(200, {"choices": [{"finish_reason": "stop"}]})
+
             def refuses_the_key(self) -> None:
                 self._whole(401, {"error": {"message": "Invalid API Key"}})
 

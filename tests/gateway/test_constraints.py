@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.gateway.constraints import check_grammar, check_pattern, check_schema
-from deployments.gateway.fields import allowed
+from deployments.gateway.endpoints import allowed
 from deployments.gateway.shapes import FieldError
 
 JSON_GRAMMAR = r"""root   ::= object

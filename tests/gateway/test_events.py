@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.gateway import events
+from deployments.gateway.api import Api
 from deployments.gateway.events import WholeEvents, data_of, ends_answer, split_events
 from omni.errors import OmniError
 
@@ -84,9 +85,34 @@ def test_data_of_an_event_are_its_data_lines_joined(event: bytes, data: bytes) -
 def test_an_answer_ends_where_its_events_say_so_and_not_where_its_text_does(
     data: bytes, ends: bool
 ) -> None:
-    assert ends_answer(data) is ends
+    assert ends_answer(b"data: " + data) is ends
     cut = WholeEvents()
     cut.feed(b"data: " + data + b"\n\n")
+    assert cut.is_complete is ends
+
+
+@pytest.mark.parametrize(
+    ("api", "event", "ends"),
+    [
+        (Api.OPENAI, b'data: {"type": "message_stop"}', False),
+        (Api.RESPONSES, b'data: {"type": "response.completed"}', True),
+        (Api.RESPONSES, b'data: {"type": "response.incomplete"}', True),
+        (Api.RESPONSES, b'data: {"type": "response.failed"}', True),
+        (Api.RESPONSES, b'data: {"type": "response.output_text.done"}', False),
+        (Api.RESPONSES, b'event: error\ndata: {"message": "full"}', True),
+        (Api.RESPONSES, b'data: {"choices": [{"finish_reason": "stop"}]}', False),
+        (Api.ANTHROPIC, b'event: message_stop\ndata: {"type": "message_stop"}', True),
+        (Api.ANTHROPIC, b'data: {"type": "message_delta"}', False),
+        (Api.ANTHROPIC, b'event: error\ndata: {"type": "error"}', True),
+        (Api.ANTHROPIC, b'event: errors\ndata: {"type": "x"}', False),
+        (Api.LLAMA_CPP, b'data: {"content": "x", "stop": false}', False),
+        (Api.LLAMA_CPP, b'data: {"content": "", "stop": true}', True),
+    ],
+)
+def test_each_api_has_its_own_end(api: Api, event: bytes, ends: bool) -> None:
+    assert ends_answer(event, api) is ends
+    cut = WholeEvents(api)
+    cut.feed(event + b"\n\n")
     assert cut.is_complete is ends
 
 

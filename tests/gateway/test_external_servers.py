@@ -125,6 +125,24 @@ async def test_a_server_without_a_key_gets_none(
     assert "authorization" not in external.seen[-1][1]
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/embeddings", {"input": "x"}),
+        ("/v1/responses", {"input": "x"}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "Hi"}]}),
+    ],
+)
+async def test_what_a_server_does_not_have_is_said_with_its_name(
+    remote: Deployment, external: FakeExternalServer, path: str, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(OmniError, match=f"'remote' has no {path}") as refused:
+        await answered({"model": "remote", **fields}, path)
+    assert refused.value.code == "endpoint_missing"
+    external.answers[path] = (200, "application/json", b'{"id": "x"}')
+    assert await answered({"model": "remote", **fields}, path) == b""
+
+
 async def _in_thread(call: Any, **arguments: Any) -> Any:
     from asgiref.sync import sync_to_async
 

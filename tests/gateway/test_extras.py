@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from deployments.engines import FLAVOURS
+from deployments.gateway.endpoints import ENDPOINTS
 from deployments.gateway.extras import ANYBODY, check_of, extras
-from deployments.gateway.fields import POLICIES
 from deployments.gateway.shapes import FieldError
 
 
@@ -69,8 +69,8 @@ def test_the_flavours_name_no_field_that_all_engines_take_and_each_can_be_checke
 ):
     assert [name for name, flavour in FLAVOURS.items() if not flavour.takes] == []
     for flavour in FLAVOURS.values():
-        for policy in POLICIES.values():
-            assert not set(flavour.takes) & set(policy)
+        for endpoint in ENDPOINTS.values():
+            assert not set(flavour.takes) & set(endpoint.policy)
         for name, field in flavour.takes.items():
             with pytest.raises(FieldError, match=name):
                 check_of(field)(name, {"of": "no field's form"})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.gateway.fields import POLICIES, allowed
+from deployments.gateway.endpoints import ENDPOINTS, allowed
 from deployments.gateway.shapes import FieldError
 
 CHAT = "/v1/chat/completions"
@@ -206,15 +206,15 @@ values = st.recursive(
 )
 
 
-@given(st.sampled_from(sorted(POLICIES)), st.data())
+@given(st.sampled_from(sorted(ENDPOINTS)), st.data())
 def test_any_value_in_any_field_is_passed_or_refused_and_never_breaks(
     path: str, data: st.DataObject
 ) -> None:
-    names = st.sampled_from([*POLICIES[path], "model", "unknown"])
+    names = st.sampled_from([*ENDPOINTS[path].policy, "model", "unknown"])
     body = data.draw(st.dictionaries(names, values, max_size=4))
     try:
         kept, _ = allowed(path, body)
     except FieldError:
         return
-    assert set(kept) <= set(POLICIES[path])
+    assert set(kept) <= set(ENDPOINTS[path].policy)
     json.dumps(kept, allow_nan=True)

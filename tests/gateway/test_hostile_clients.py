@@ -208,12 +208,24 @@ def test_long_headers_get_an_answer(
         assert answer_on(client).split(b" ")[1] == status
 
 
+def test_long_headers_are_said_with_their_limit_in_the_shape_of_the_api(
+    faulty: FakeEngine, served: Served
+) -> None:
+    with connect(served) as client:
+        client.sendall(head("POST", "/v1/messages", "X-Long: " + "x" * 20_000))
+        said = json.loads(answer_on(client).partition(b"\r\n\r\n")[2])
+    assert said["type"] == "error"
+    assert said["error"]["message"].startswith(
+        "A line of the headers is longer than 16"
+    )
+
+
 # --- what is said in JSON -------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "path",
     [
-        "/detokenize",
-        "/infill",
+        "/apply-template",
+        "/lora-adapters",
         "/props",
         "/slots",
         "/completion",

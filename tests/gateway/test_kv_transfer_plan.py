@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from deployments.engines.endpoints import CHAT, COMPLETIONS
 from deployments.gateway import kv_transfer_plan as rules
 from deployments.gateway.kv_transfer_plan import (
     Held,
@@ -19,7 +20,6 @@ from deployments.gateway.kv_transfer_plan import (
 from deployments.gateway.slots import SlotPool
 from tests.gateway.pair import is_idle
 
-CHAT, COMPLETIONS = rules.CHAT, rules.COMPLETIONS
 HELLO = [{"role": "user", "content": "Hello"}]
 PICTURE = [
     {

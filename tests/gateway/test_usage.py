@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from deployments.gateway.api import Api
+from deployments.gateway.events import WholeEvents
 from deployments.gateway.usage import Usage, usage_of_answer, usage_of_events
 
 OPENAI = {
@@ -13,6 +15,15 @@ OPENAI = {
     "completion_tokens": 4,
     "prompt_tokens_details": {"cached_tokens": 5},
 }
+
+
+RESPONSES = {
+    "input_tokens": 9,
+    "output_tokens": 4,
+    "input_tokens_details": {"cached_tokens": 5},
+}
+# Here the tokens that stood in a cache are counted apart.
+ANTHROPIC = {"input_tokens": 4, "cache_read_input_tokens": 5, "output_tokens": 4}
 
 
 def event(**fields: object) -> bytes:
@@ -24,6 +35,12 @@ def event(**fields: object) -> bytes:
     [
         ({"usage": OPENAI}, Usage(9, 4, 5)),
         ({"usage": {"prompt_tokens": 9}}, Usage(9)),
+        ({"usage": {"prompt_tokens": 9, "total_tokens": 9}}, Usage(9)),
+        ({"usage": RESPONSES}, Usage(9, 4, 5)),
+        ({"usage": {"input_tokens": 9, "output_tokens": 4}}, Usage(9, 4)),
+        ({"usage": ANTHROPIC}, Usage(9, 4, 5)),
+        ({"usage": {**ANTHROPIC, "cache_creation_input_tokens": 2}}, Usage(11, 4, 5)),
+        ({"input_tokens": 31}, Usage()),
         ({"timings": {"cache_n": 5, "prompt_n": 4, "predicted_n": 7}}, Usage(9, 7, 5)),
         ({"timings": {"prompt_n": 4}}, Usage(4)),
         ({"usage": {"prompt_tokens": True, "completion_tokens": -1}}, Usage()),
@@ -45,6 +62,37 @@ def test_the_last_event_that_tells_usage_counts() -> None:
         b"data: [DONE]\n\n",
     ]
     assert usage_of_events(b"".join(events)) == Usage(9, 4, 5)
+
+
+def test_a_streamed_response_tells_usage_in_its_last_event() -> None:
+    events = [
+        event(type="response.created", response={"status": "in_progress"}),
+        event(type="response.completed", response={"usage": RESPONSES}),
+    ]
+    assert usage_of_events(b"".join(events)) == Usage(9, 4, 5)
+
+
+def test_a_streamed_message_tells_half_at_its_beginning_and_half_at_its_end() -> None:
+    events = [
+        event(
+            type="message_start", message={"usage": {**ANTHROPIC, "output_tokens": 0}}
+        ),
+        event(type="content_block_delta", delta={"text": "Hi"}),
+        event(type="message_delta", usage={"output_tokens": 4}),
+        event(type="message_stop"),
+    ]
+    assert usage_of_events(b"".join(events)) == Usage(9, 4, 5)
+
+
+def test_the_beginning_of_a_long_message_is_not_forgotten() -> None:
+    whole = WholeEvents(Api.ANTHROPIC)
+    whole.feed(event(type="message_start", message={"usage": ANTHROPIC}))
+    for _ in range(100):
+        whole.feed(event(type="content_block_delta", delta={"text": "x" * 1000}))
+    whole.feed(event(type="message_delta", usage={"output_tokens": 7}))
+    whole.feed(event(type="message_stop"))
+    assert usage_of_events(whole.last).prompt_tokens is None
+    assert usage_of_events(whole.both_ends) == Usage(9, 7, 5)
 
 
 def test_what_is_no_answer_cost_nothing_that_is_known() -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
 
 from chat.lanes import choices_for, find_target
 from deployments.engines.probe import archs
 from deployments.engines.probe.archs import lacked, learn
-from deployments.gateway.directory import read_table
+from deployments.gateway.directory import forget_table, read_table
+from deployments.gateway.relay import open_answer
 from deployments.gateway.routing import AUTO, route_request
-from deployments.instances.connecting import address_of
-from deployments.instances.engine_client import ask_within, engine_request
 from deployments.library.folders import scan
 from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model
 from deployments.services.deployments import deployment_create, deployment_start
@@ -24,6 +23,7 @@ from deployments.services.plans import plan_deployment
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.supervision.conftest import Ticker
+from tests.tiny_bert import N_EMBD, write_bert
 
 pytestmark = [
     pytest.mark.real,
@@ -31,89 +31,16 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-N_EMBD, N_FF, N_LAYER, N_CTX = 64, 128, 2, 512
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "\u2581monday",
-    "\u2581days",
-    "\u2581cats",
-    "\u2581,",
-]
 
-
-def bert_shapes(is_reranker: bool) -> dict[str, tuple[int, ...]]:
-    """Slowest dimension first (llama.cpp, src/models/bert.cpp)."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "token_embd.weight": (len(WORDS), N_EMBD),
-        "token_types.weight": (2, N_EMBD),
-        "position_embd.weight": (N_CTX, N_EMBD),
-        "token_embd_norm.weight": (N_EMBD,),
-        "token_embd_norm.bias": (N_EMBD,),
-    }
-    for index in range(N_LAYER):
-        for name, rows, columns in (
-            *((f"attn_{part}", N_EMBD, N_EMBD) for part in ("q", "k", "v", "output")),
-            ("ffn_up", N_FF, N_EMBD),
-            ("ffn_down", N_EMBD, N_FF),
-        ):
-            shapes |= {
-                f"blk.{index}.{name}.weight": (rows, columns),
-                f"blk.{index}.{name}.bias": (rows,),
-            }
-        for name in ("attn_output_norm", "layer_output_norm"):
-            shapes |= {
-                f"blk.{index}.{name}.{part}": (N_EMBD,) for part in ("weight", "bias")
-            }
-    if is_reranker:
-        shapes |= {"cls.weight": (N_EMBD, N_EMBD), "cls.bias": (N_EMBD,)}
-        shapes |= {"cls.output.weight": (1, N_EMBD), "cls.output.bias": (1,)}
-    return shapes
-
-
-def write_bert(path: Path, pooling: int) -> Path:
-    """A small one with random weights, as the engine loads it."""
-    writer = gguf.GGUFWriter(path, "bert")
-    writer.add_context_length(N_CTX)
-    writer.add_embedding_length(N_EMBD)
-    writer.add_feed_forward_length(N_FF)
-    writer.add_block_count(N_LAYER)
-    writer.add_head_count(4)
-    writer.add_layer_norm_eps(1e-12)
-    writer.add_causal_attention(False)
-    writer.add_uint32("bert.pooling_type", pooling)
-    writer.add_tokenizer_model("bert")
-    writer.add_token_list(WORDS)
-    writer.add_token_type_count(2)
-    for name, number in (
-        ("padding", 0),
-        ("unknown", 1),
-        ("cls", 2),
-        ("seperator", 3),
-        ("mask", 4),
-        ("bos", 2),
-    ):
-        writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
-    random = np.random.default_rng(1)
-    for name, shape in bert_shapes(pooling == 4).items():
-        writer.add_tensor(name, random.normal(0, 0.1, shape).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def served(engine: Engine, ticker: Ticker, path: Path) -> Deployment:
+def served(
+    engine: Engine, ticker: Ticker, path: Path, context: int = 512
+) -> Deployment:
     LibraryFolder.objects.get_or_create(path=str(path.parent))
     scan()
     model = Model.objects.get(path=str(path))
     made = deployment_create(
         name=path.stem, strategy="independent", engine=engine, members={"model": (model, ["CPU"])},
-        settings={"context": 512, "threads": 1},
+        settings={"context": context, "threads": 1},
     )  # fmt: skip
     deployment_start(deployment=made)
     ticker.until(
@@ -123,11 +50,16 @@ def served(engine: Engine, ticker: Ticker, path: Path) -> Deployment:
 
 
 def asked(deployment: Deployment, path: str, body: dict[str, Any]) -> Any:
-    """The engine itself: the gateway has no such endpoint."""
-    address = address_of(deployment.instances.get())
-    assert address
-    _, answer = ask_within(30, engine_request(address, path, body, 30))
-    return json.loads(answer)
+    """As a program asks it, through the gateway."""
+
+    async def answer() -> bytes:
+        forget_table()
+        wanted = {"model": deployment.name, **body}
+        async with open_answer(path, wanted) as upstream:
+            assert upstream.status == HTTPStatus.OK
+            return await upstream.body()
+
+    return json.loads(asyncio.run(answer()))
 
 
 @pytest.mark.parametrize("pooling", [2, 1, 0])
@@ -144,6 +76,16 @@ def test_an_embedding_model_runs_gives_vectors_and_does_not_chat(
     assert len(vector) == N_EMBD and any(vector)
     assert not any(use.kv_bytes for use in plan_deployment(made).devices)
     assert_no_chat(made)
+
+
+def test_a_text_as_long_as_the_context_becomes_a_vector(
+    engine: Engine, ticker: Ticker, tmp_path: Path
+) -> None:
+    """The engine computes it in one piece, and its own micro-batch has 512 tokens."""
+    path = write_bert(tmp_path / "long.gguf", 1, n_ctx=1024)
+    made = served(engine, ticker, path, context=1024)
+    said = asked(made, "/v1/embeddings", {"input": "monday " * 1000})
+    assert said["usage"]["prompt_tokens"] == 1002
 
 
 def test_a_reranker_runs_gives_scores_and_does_not_chat(

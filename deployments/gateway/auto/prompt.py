@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from deployments.engines.endpoints import EMBEDDINGS, RESPONSES
+
 # Templates put a few tokens around each message.
 TOKENS_AROUND_A_MESSAGE = 4
 # What an image takes in a usual vision model.
 TOKENS_OF_AN_IMAGE = 800
 ASCII_CHARACTERS_PER_TOKEN = 3.6
 SHORT_ANSWER, LONG_ANSWER = 256, 2048
-EMBEDDINGS = "/v1/embeddings"
 # A text's first and last characters say what it is about; more would take longer to read.
 HEAD_CHARACTERS = 800
 TAIL_CHARACTERS = 400
 SYSTEM = ("system", "developer")
 # Where requests that are no chats have their text.
-TEXT_FIELDS = ("prompt", "input", "content")
+TEXT_FIELDS = ("prompt", "input", "content", "input_prefix", "query")
+# A part of a message that is an image, by whichever API's word.
+IMAGE_KINDS = ("image", "input_image", "image_url")
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ class Prompt:
 
 def read_prompt(path: str, body: Mapping[str, Any]) -> Prompt:
     """The prompt of a request whose fields were checked; what is of another kind is passed over."""
-    messages = body.get("messages")
-    if isinstance(messages, list):
-        return _of_messages(body, [m for m in messages if isinstance(m, dict)])
+    messages = _messages(path, body)
+    if messages is not None:
+        return _of_messages(body, messages)
     given = next((body[name] for name in TEXT_FIELDS if name in body), "")
     text, tokens = _of_prompt(given)
     return Prompt(
@@ -67,6 +70,35 @@ def read_prompt(path: str, body: Mapping[str, Any]) -> Prompt:
         conversation=_named(body),
         goes_on=bool(_named(body)),
     )
+
+
+def _messages(path: str, body: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Who said what, in OpenAI's form; None of a request that is no conversation.
+
+    Responses and Anthropic have what stands before it in a field of its own.
+    """
+    said = body.get("messages", body.get("input") if path == RESPONSES else None)
+    if isinstance(said, str):
+        said = [{"role": "user", "content": said}]
+    if not isinstance(said, list):
+        return None
+    before = body.get("instructions", body.get("system"))
+    system = [{"role": "system", "content": before}] if before else []
+    return system + [_turn(each) for each in said if isinstance(each, dict)]
+
+
+def _turn(message: dict[str, Any]) -> dict[str, Any]:
+    """Of what a tool gave nobody said anything: Anthropic has it as the user's."""
+    kinds = _kinds(message.get("content"))
+    is_result = bool(kinds) and set(kinds) <= {"tool_result", *IMAGE_KINDS}
+    if is_result and "tool_result" in kinds:
+        return {**message, "role": "tool"}
+    return message
+
+
+def _kinds(content: Any) -> list[str]:
+    parts = content if isinstance(content, list) else []
+    return [str(part.get("type")) for part in parts if isinstance(part, dict)]
 
 
 def _of_messages(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> Prompt:
@@ -106,7 +138,11 @@ def text_of(content: Any) -> str:
 
 def _images(content: Any) -> int:
     parts = content if isinstance(content, list) else []
-    return sum(isinstance(part, dict) and "image_url" in part for part in parts)
+    return sum(
+        isinstance(part, dict)
+        and ("image_url" in part or part.get("type") in IMAGE_KINDS)
+        for part in parts
+    )
 
 
 def _of_prompt(prompt: Any) -> tuple[str, int]:
@@ -122,14 +158,21 @@ def _of_prompt(prompt: Any) -> tuple[str, int]:
 
 
 def _has_schema(body: Mapping[str, Any]) -> bool:
-    wanted = body.get("response_format")
+    text = body.get("text")
+    wanted = text.get("format") if isinstance(text, dict) else None
+    wanted = body.get("response_format") or wanted
     kind = wanted.get("type") if isinstance(wanted, dict) else None
     return "json_schema" in body or kind in ("json_schema", "json_object")
 
 
 def _answer_tokens(body: Mapping[str, Any]) -> int:
     """The most that the answer may have; 0 where the request does not say."""
-    for name in ("max_completion_tokens", "max_tokens", "n_predict"):
+    for name in (
+        "max_completion_tokens",
+        "max_output_tokens",
+        "max_tokens",
+        "n_predict",
+    ):
         value = body.get(name)
         if isinstance(value, int) and value > 0:
             return value

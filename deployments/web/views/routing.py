@@ -8,6 +8,7 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
+from deployments.engines.endpoints import CHAT
 from deployments.gateway.auto.decision import Decision, Surroundings, decide
 from deployments.gateway.auto.prompt import Prompt, read_prompt
 from deployments.gateway.auto.rules import decide_route
@@ -16,7 +17,6 @@ from deployments.gateway.routing import Table, candidates_of, targets_of
 from deployments.web.prompt_form import PromptForm
 from omni.htmx import HtmxHttpRequest, render_page_or_part
 
-CHAT_PATH = "/v1/chat/completions"
 # Enough for routing to see that there is one.
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
 
@@ -24,7 +24,7 @@ PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
 @require_http_methods(["GET", "HEAD", "POST"])
 def routing(request: HtmxHttpRequest) -> HttpResponse:
     table = read_table()
-    names = [each.name for each in candidates_of(table, Prompt(""))]
+    names = [each.name for each in candidates_of(table)]
     sent = request.POST if request.method == "POST" else None
     form = PromptForm(sent, deployments=names, routes=sorted(table.rules))
     context: dict[str, Any] = {"form": form, "offered": table.offered}
@@ -49,7 +49,7 @@ def _decided(form: PromptForm, table: Table) -> dict[str, Any]:
     if rules:
         candidates = targets_of(table, rules)
         decision = decide_route(rules, prompt, candidates, around)
-    elif candidates := candidates_of(table, prompt):
+    elif candidates := candidates_of(table):
         decision = decide(prompt, candidates, around)
     if decision is None:
         return {"nothing_answers": True}
@@ -70,4 +70,4 @@ def _prompt(asked: dict[str, Any]) -> Prompt:
     if asked["has_image"]:
         content = [{"type": "text", "text": content}, PICTURE]
     messages.append({"role": "user", "content": content})
-    return read_prompt(CHAT_PATH, {"messages": messages})
+    return read_prompt(CHAT, {"messages": messages})
