@@ -173,6 +173,11 @@ setInterval(() => localTimes(), 20000);
 function follow() {
   let lostTimer = 0;
   const lost = document.getElementById("link-lost");
+  const isAway = lost.textContent;
+  document.addEventListener("sockets-refused", ({ detail }) => {
+    lost.textContent = detail;
+    lost.hidden = false;
+  });
   connect("/ws/state/", {
     open: () => announce("resync"),
     message(data) {
@@ -187,8 +192,10 @@ function follow() {
     status(up) {
       clearTimeout(lostTimer);
       // A blink while a page loads is no news; two seconds without the panel are.
-      if (up) lost.hidden = true;
-      else
+      if (up) {
+        lost.hidden = true;
+        lost.textContent = isAway;
+      } else
         lostTimer = setTimeout(() => {
           lost.hidden = false;
         }, 2000);

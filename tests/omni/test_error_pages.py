@@ -7,7 +7,7 @@ import logging
 import pytest
 from django.test import Client, override_settings
 
-from omni.views import unknown_host, unknown_origin
+from omni.misdirected import unknown_host, unknown_origin
 
 LOGGED_IN = pytest.mark.django_db
 

@@ -1,0 +1,169 @@
+"""The panel below a path of a real nginx with TLS, as docs/proxy.md sets it up: everything works
+that works without."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browser.chats import own_panel, say
+from tests.browser.conftest import log_in_by_form
+from tests.browser.test_main_job import LONG, answer
+from tests.helpers import wait_until
+from tests.panel import PASSWORD, RunningPanel
+from tests.proxies import Proxy, nginx
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+NewContext = Callable[..., BrowserContext]
+
+
+@pytest.fixture(scope="module")
+def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
+    yield from own_panel(
+        tmp_path_factory, "proxied", OMNI_PATH_PREFIX="/omni", OMNI_BEHIND_TLS="1"
+    )
+
+
+@pytest.fixture(scope="module", params=["keeps", "strips"])
+def proxy(
+    panel: RunningPanel,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Proxy]:
+    """One that passes the prefix on, and one that takes it off."""
+    folder: Path = tmp_path_factory.mktemp(f"nginx-{request.param}")
+    with nginx(folder, panel.port, strips_prefix=request.param == "strips") as running:
+        yield running
+
+
+@pytest.fixture
+def page(new_context: NewContext, proxy: Proxy) -> Page:
+    context = new_context(
+        ignore_https_errors=True,
+        permissions=["clipboard-read", "clipboard-write"],
+        viewport={"width": 1280, "height": 900},
+    )
+    page = context.new_page()
+    log_in_by_form(page, proxy.root, "admin", PASSWORD)
+    return page
+
+
+def test_the_log_in_leads_back_to_the_page_that_was_asked_for(
+    new_context: NewContext, proxy: Proxy
+) -> None:
+    page = new_context(ignore_https_errors=True).new_page()
+    page.goto(f"{proxy.root}/models/?q=smol")
+    expect(page).to_have_url(re.compile(r"/omni/login/\?next=/omni/models/"))
+    page.get_by_label("Name").fill("admin")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page).to_have_url(f"{proxy.root}/models/?q=smol")
+
+
+def test_the_cookies_are_for_tls_and_for_this_path_only(page: Page) -> None:
+    cookies = {each["name"]: each for each in page.context.cookies()}
+    own = [each for name, each in cookies.items() if "omni_" in name]
+    secret = [each for each in own if each["name"].startswith("__Secure-omni_")]
+    assert len(secret) == 2
+    assert all(each["path"] == "/omni" for each in secret)
+    assert all(each["secure"] and each["httpOnly"] for each in secret)
+
+
+def test_live_figures_come_over_sockets(page: Page, proxy: Proxy) -> None:
+    at = proxy.root.replace("https", "wss")
+    with page.expect_websocket(lambda one: "telemetry" in one.url) as opened:
+        page.get_by_role("link", name="Rig", exact=True).click()
+    assert opened.value.url == f"{at}/ws/telemetry/"
+    for _ in range(3):
+        opened.value.wait_for_event("framereceived")
+    expect(page.locator("#link-lost")).to_be_hidden()
+
+
+def test_a_chat_streams_and_its_address_can_be_loaded_again(
+    page: Page, proxy: Proxy, panel: RunningPanel
+) -> None:
+    ready(page, proxy, panel)
+    page.goto(f"{proxy.root}/chat/")
+    page.get_by_role("button", name="New chat").first.click()
+    page.wait_for_url(re.compile(r"/omni/chat/\d+/"))
+    say(page, LONG)
+    lengths: set[int] = set()
+
+    def grown() -> bool:
+        if page.locator("[data-role=assistant] [data-answer]").count():
+            lengths.add(len(answer(page)))
+        return len(lengths) > 5
+
+    wait_until(grown, 60, lambda: f"seen at these lengths only: {lengths}", 0.03)
+    page.reload()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator('[data-role=assistant][data-state="stopped"]')).to_be_visible()
+    kept = answer(page)
+    page.goto(page.url)
+    assert answer(page) == kept
+
+
+def ready(page: Page, proxy: Proxy, panel: RunningPanel) -> None:
+    """Deployed by a click on the page behind the proxy."""
+    if any(d["state"] == "ready" for d in panel.document("status")["deployments"]):
+        return
+    page.goto(f"{proxy.root}/")
+    page.get_by_role("button", name=re.compile("Deploy|Start")).first.click()
+    expect(page.locator('.badge[data-state="ready"]').first).to_be_visible(
+        timeout=30_000
+    )
+
+
+def test_a_program_gets_its_answer_in_pieces(
+    page: Page, proxy: Proxy, panel: RunningPanel
+) -> None:
+    ready(page, proxy, panel)
+    key = panel.manage("apikey", "behind-nginx").stdout.split()[-1]
+    asked = {
+        "model": "auto",
+        "messages": [{"role": "user", "content": LONG}],
+        "max_tokens": 60,
+        "stream": True,
+    }
+    at: list[float] = []
+    with (
+        httpx.Client(verify=proxy.client_context(), trust_env=False) as client,
+        client.stream(
+            "POST",
+            f"{proxy.root}/v1/chat/completions",
+            json=asked,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=60,
+        ) as answered,
+    ):
+        assert answered.status_code == 200, answered.read()
+        for line in answered.iter_lines():
+            if line.startswith("data: {") and json.loads(line[6:]).get("choices"):
+                at.append(time.monotonic())
+    # Buffered, all of them would come in one or two pieces.
+    moments = {round(moment, 2) for moment in at}
+    assert len(at) > 30 and len(moments) > 10, at
+
+
+def test_a_wrong_key_is_refused_in_json(proxy: Proxy) -> None:
+    with httpx.Client(verify=proxy.client_context(), trust_env=False) as client:
+        answered = client.get(
+            f"{proxy.root}/v1/models", headers={"Authorization": "Bearer wrong"}
+        )
+    assert answered.status_code == 401 and answered.json()["error"]["code"]
+
+
+def test_a_copy_button_copies(page: Page, proxy: Proxy, panel: RunningPanel) -> None:
+    ready(page, proxy, panel)
+    page.goto(f"{proxy.root}/deployments/")
+    page.locator('[data-copy="#gateway-example"]').click()
+    expect(page.locator("#toasts")).to_contain_text("Copied.")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert f"curl {proxy.root}/v1/chat/completions" in copied
