@@ -39,6 +39,7 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
     return {
         "navigation": entries,
         "omni_version": settings.OMNI_VERSION,
+        "connect_is_open": here == "deployments:connect",
         "path_prefix": settings.OMNI_PATH_PREFIX,
     }
 

@@ -112,8 +112,11 @@ document.addEventListener("click", async (event) => {
     await navigator.clipboard.writeText(source.value ?? source.textContent);
     toast("Copied.", "ok");
   } catch {
-    getSelection().selectAllChildren(source);
-    toast("The browser does not allow copying here; the text is selected, press Ctrl+C.", "info");
+    // Without TLS there is no clipboard, except for what is selected.
+    if (source.select) source.select();
+    else getSelection().selectAllChildren(source);
+    if (document.execCommand("copy")) toast("Copied.", "ok");
+    else toast("The browser does not allow copying; the text is selected, press Ctrl+C.", "info");
   }
 });
 

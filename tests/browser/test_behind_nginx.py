@@ -4,7 +4,10 @@ that works without."""
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +16,10 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from deployments.gateway.fields import POLICIES
 from tests.browser.chats import own_panel, say
 from tests.browser.conftest import log_in_by_form
+from tests.browser.looks import in_four_looks
 from tests.browser.test_main_job import LONG, answer
 from tests.helpers import wait_until
 from tests.panel import PASSWORD, RunningPanel
@@ -167,3 +172,69 @@ def test_a_copy_button_copies(page: Page, proxy: Proxy, panel: RunningPanel) -> 
     expect(page.locator("#toasts")).to_contain_text("Copied.")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert f"curl {proxy.root}/v1/chat/completions" in copied
+
+
+# --- programs, as the page says -------------------------------------------------------------------
+def snippet(page: Page, proxy: Proxy, name: str) -> str:
+    """What the copy button of a piece of *Connect a program* gives."""
+    page.goto(f"{proxy.root}/connect/")
+    page.locator(f'[data-copy="#snippet-{name}"]').click()
+    expect(page.locator("#toasts")).to_contain_text("Copied.")
+    return str(page.evaluate("navigator.clipboard.readText()"))
+
+
+def run_as_it_stands(argv: list[str], proxy: Proxy, panel: RunningPanel) -> str:
+    """What it prints; the certificate and the key are told by the environment."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "SSL_CERT_FILE": str(proxy.certificate),
+        "CURL_CA_BUNDLE": str(proxy.certificate),
+        "OMNI_KEY": panel.manage("apikey", "program").stdout.split()[-1],
+    }
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_curl_of_the_page_runs_as_it_stands(
+    page: Page, proxy: Proxy, panel: RunningPanel
+) -> None:
+    ready(page, proxy, panel)
+    text = snippet(page, proxy, "curl")
+    assert f"{proxy.root}/v1/chat/completions" in text
+    said = run_as_it_stands(["sh", "-c", text], proxy, panel)
+    assert said.count("data: {") > 2 and said.rstrip().endswith("data: [DONE]")
+
+
+@pytest.mark.parametrize("client", ["openai", "anthropic"])
+def test_the_python_of_the_page_runs_as_it_stands(
+    page: Page, proxy: Proxy, panel: RunningPanel, client: str
+) -> None:
+    ready(page, proxy, panel)
+    if client == "anthropic" and "/v1/messages" not in POLICIES:
+        pytest.skip("this gateway has no /v1/messages")
+    text = snippet(page, proxy, client)
+    assert run_as_it_stands([sys.executable, "-c", text], proxy, panel).strip()
+
+
+def test_the_model_of_the_page_is_chosen_without_loading_it_again(
+    page: Page, proxy: Proxy, panel: RunningPanel
+) -> None:
+    ready(page, proxy, panel)
+    page.goto(f"{proxy.root}/connect/")
+    page.evaluate("window.stillTheSamePage = true")
+    select = page.get_by_label("Model", exact=True)
+    assert select.input_value() == "auto"
+    name = page.locator("#connect-model option").nth(1).inner_text()
+    select.select_option(name)
+    expect(page.locator("#snippet-curl")).to_contain_text(f'"model": "{name}"')
+    assert page.evaluate("window.stillTheSamePage")
+    assert page.url == f"{proxy.root}/connect/?model={name}"
+
+
+def test_the_page_fits_in_four_looks(
+    page: Page, proxy: Proxy, panel: RunningPanel
+) -> None:
+    ready(page, proxy, panel)
+    page.goto(f"{proxy.root}/connect/")
+    assert not in_four_looks(page, "connect")
