@@ -88,10 +88,11 @@ def nginx(
     *,
     strips_prefix: bool = False,
     host: str = "127.0.0.1",
-    leaves_out: str = "",
+    leaves_out: tuple[str, ...] = (),
+    tls: bool = True,
 ) -> Iterator[Proxy]:
-    """nginx as the docs page has it, on a high port; `leaves_out` is the beginning of its lines
-    that somebody forgot."""
+    """nginx as the docs page has it, on a high port; `leaves_out` are the beginnings of lines that
+    somebody forgot."""
     folder.mkdir(exist_ok=True)
     certificate, key = make_certificate(folder, host)
     port = free_port()
@@ -106,15 +107,19 @@ def nginx(
             f"http://127.0.0.1:{panel_port}{'/' if strips_prefix else ''};",
         ),
     )
-    if leaves_out:
-        assert leaves_out in server
-        lines = server.splitlines()
-        server = "\n".join(x for x in lines if not x.strip().startswith(leaves_out))
+    server = "\n".join(
+        line
+        for line in server.splitlines()
+        if not leaves_out or not line.strip().startswith(leaves_out)
+    )
+    if not tls:
+        server = put(server, (f":{port} ssl;", f":{port};"))
     config = folder / "nginx.conf"
     config.write_text(FRAME.format(folder=folder, server=server))
     argv = [program("nginx") or "nginx", "-p", str(folder), "-c", str(config)]
     with running([*argv, "-e", str(folder / "error.log")], port, folder / "error.log"):
-        yield Proxy(port, f"https://{host}:{port}/omni", certificate)
+        scheme = "https" if tls else "http"
+        yield Proxy(port, f"{scheme}://{host}:{port}/omni", certificate)
 
 
 @contextmanager

@@ -3,6 +3,7 @@ that works without."""
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -172,6 +173,40 @@ def test_a_copy_button_copies(page: Page, proxy: Proxy, panel: RunningPanel) -> 
     expect(page.locator("#toasts")).to_contain_text("Copied.")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert f"curl {proxy.root}/v1/chat/completions" in copied
+
+
+# --- every address ---------------------------------------------------------------------------------
+LINK = re.compile(r"""\s(?:href|src|action|hx-get|hx-post)="([^"#][^"]*)\"""")
+
+
+def test_every_address_of_every_page_is_below_the_prefix(
+    page: Page, proxy: Proxy
+) -> None:
+    """Followed from the first page on, one of each kind; the administration's as well."""
+    origin = proxy.root.removesuffix("/omni")
+    waiting, seen, wrong = ["/omni/"], {"/omni/"}, []
+    asked = 0
+    while waiting and asked < 100:
+        path = waiting.pop(0)
+        answered = page.context.request.get(origin + path)
+        asked += 1
+        # What only takes forms says so.
+        if answered.status >= 400 and answered.status != 405:
+            wrong.append(f"{answered.status} {path}")
+        if "text/html" not in answered.headers.get("content-type", ""):
+            continue
+        for link in LINK.findall(answered.text()):
+            address = html.unescape(link)
+            if address.startswith(("https://", "http://", "data:", "?")):
+                continue
+            if not address.startswith("/omni/"):
+                wrong.append(f"{address} on {path}")
+            kind = re.sub(r"\d+", "0", address.partition("?")[0])
+            if kind not in seen:
+                seen.add(kind)
+                waiting.append(address)
+    assert not wrong
+    assert asked > 50
 
 
 # --- programs, as the page says -------------------------------------------------------------------
