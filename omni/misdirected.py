@@ -32,6 +32,15 @@ def unknown_host(named: str) -> OmniError:
     )
 
 
+WITHOUT_TLS = OmniError(
+    "without_tls",
+    "The page was opened without TLS, and the panel's cookies are for TLS only: the browser keeps"
+    " none of them. Nothing was changed.",
+    "Open the panel by https://. Is no proxy with TLS before it? Then start it with"
+    " OMNI_BEHIND_TLS=0.",
+)
+
+
 def unknown_origin(
     page: str, *, untrusted_proxy: str = "", behind_tls: bool = False
 ) -> OmniError:

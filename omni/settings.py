@@ -194,8 +194,8 @@ SESSION_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_HTTPONLY = True
 # Cookies belong to a host, not to a port: two panels of one machine must not take each other's.
-# Under TLS the names' prefix makes browsers refuse one that another site, or a page without TLS, has
-# set; `__Host-` is for cookies of the root only.
+# Under TLS the names' prefix makes browsers refuse one that another site, or a page without TLS,
+# has set; `__Host-` is for cookies of the root only.
 _STRICTEST = "__Secure-" if OMNI_PATH_PREFIX else "__Host-"
 _COOKIE = f"{_STRICTEST if BEHIND_TLS else ''}omni_{{}}_{OMNI_HOME.digest[:8]}"
 SESSION_COOKIE_NAME = _COOKIE.format("session")
@@ -214,7 +214,11 @@ SILENCED_SYSTEM_CHECKS = (
     []
     if BEHIND_TLS
     else ["security.W004", "security.W008", "security.W012", "security.W016"]
-) + (["security.W004", "security.W008", "security.W005", "security.W021"] if BEHIND_TLS else [])
+) + (
+    ["security.W004", "security.W008", "security.W005", "security.W021"]
+    if BEHIND_TLS
+    else []
+)
 CONTENT_SECURITY_POLICY = {
     # The admin theme evaluates expressions; it gets its own policy in omni.middleware.
     "DIRECTIVES": {

@@ -1,7 +1,7 @@
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import views as auth
-from django.urls import URLResolver, include, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import OF_ENGINES
@@ -12,7 +12,7 @@ from omni.env import EnvError
 # Only what serves pages has an administration: see omni.admin_app.
 admin.autodiscover()
 
-pages = [
+pages: list[URLPattern | URLResolver] = [
     path("healthz", views.healthz, name="healthz"),
     path("metrics", metrics, name="metrics"),
     path("socket-token/", views.socket_token, name="socket_token"),
@@ -45,7 +45,7 @@ def first_parts() -> set[str]:
     return found - {""}
 
 
-def with_prefix(prefix: str) -> list[URLResolver]:
+def with_prefix(prefix: str) -> list[URLPattern | URLResolver]:
     """All pages below the prefix of OMNI_PATH_PREFIX; a thread that serves no request writes such
     addresses as well, so it stands in the table itself."""
     first = prefix.split("/")[1]

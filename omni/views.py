@@ -22,7 +22,7 @@ from omni import markdown
 from omni.errors import OmniError
 from omni.forwarded import UNTRUSTED
 from omni.htmx import error_toast
-from omni.misdirected import unknown_host, unknown_origin
+from omni.misdirected import WITHOUT_TLS, unknown_host, unknown_origin
 from omni.origins import is_own, is_trusted
 from omni.sockets import tokens
 
@@ -103,7 +103,12 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     origin = request.headers.get("Origin", "")
     referer = request.headers.get("Referer", "")
     is_elsewhere = reason in _from_elsewhere(origin, referer)
-    error = _unknown(request, origin or referer) if is_elsewhere else STALE_FORM
+    if is_elsewhere:
+        error = _unknown(request, origin or referer)
+    elif settings.BEHIND_TLS and not request.is_secure():
+        error = WITHOUT_TLS
+    else:
+        error = STALE_FORM
     return _shown_alone(request, error, status=403)
 
 

@@ -1,7 +1,8 @@
-"""Web servers before a panel, run as ordinary child processes with the settings of docs/proxy.md."""
+"""Web servers before a panel, run as ordinary child processes, set up as docs/proxy.md says."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -35,9 +36,25 @@ http {{
 """
 
 
-def program(name: str) -> str | None:
-    """Debian has web servers where only root's PATH leads."""
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+# Where Debian has web servers, which is on root's PATH only, and where `make test` puts one.
+FOLDERS = f"/usr/sbin:/usr/local/sbin:{ROOT / '.venv' / 'nginx' / 'usr' / 'sbin'}"
+CADDY = os.environ.get("OMNI_TEST_CADDY", "")
+CADDY_FRAME = """
+{{
+    admin off
+    skip_install_trust
+    auto_https disable_redirects
+    storage file_system {folder}
+}}
+{site}
+"""
+
+
+def nginx_path() -> str:
+    found = shutil.which("nginx") or shutil.which("nginx", path=FOLDERS)
+    if not found:
+        raise RuntimeError("nginx is needed for these tests; `make test` gets it.")
+    return found
 
 
 def examples(language: str) -> list[str]:
@@ -116,23 +133,50 @@ def nginx(
         server = put(server, (f":{port} ssl;", f":{port};"))
     config = folder / "nginx.conf"
     config.write_text(FRAME.format(folder=folder, server=server))
-    argv = [program("nginx") or "nginx", "-p", str(folder), "-c", str(config)]
-    with running([*argv, "-e", str(folder / "error.log")], port, folder / "error.log"):
+    log = folder / "error.log"
+    argv = [nginx_path(), "-p", str(folder), "-c", str(config), "-e", str(log)]
+    with running(argv, port, log):
         scheme = "https" if tls else "http"
         yield Proxy(port, f"{scheme}://{host}:{port}/omni", certificate)
+
+
+@contextmanager
+def caddy(folder: Path, panel_port: int) -> Iterator[Proxy]:
+    """Caddy as the docs page has it, on a high port, with a certificate of our own."""
+    folder.mkdir(exist_ok=True)
+    certificate, key = make_certificate(folder, "127.0.0.1")
+    port = free_port()
+    own = f"https://127.0.0.1:{port} {{\n    bind 127.0.0.1\n    tls {certificate} {key}\n"
+    site = put(
+        examples("caddy")[0],
+        ("omni.lan {\n", own),
+        (" 127.0.0.1:8000 ", f" 127.0.0.1:{panel_port} "),
+    )
+    config = folder / "Caddyfile"
+    config.write_text(CADDY_FRAME.format(folder=folder, site=site))
+    argv = [CADDY, "run", "--config", str(config), "--adapter", "caddyfile"]
+    with running(argv, port, folder / "caddy.log"):
+        yield Proxy(port, f"https://127.0.0.1:{port}/omni", certificate)
 
 
 @contextmanager
 def running(argv: list[str], port: int, log: Path) -> Iterator[None]:
     """A web server that listens on the port, until the end of the block."""
     output = log.with_suffix(".out")
+    home = {name: str(log.parent) for name in ("HOME", "XDG_DATA_HOME")}
     with output.open("w") as said:
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **home},
         )
     try:
         wait_until(
-            lambda: _listens(port) or process.poll() is not None, 15, "it does not listen"
+            lambda: _listens(port) or process.poll() is not None,
+            15,
+            "it does not listen",
         )
         assert process.poll() is None, output.read_text() + _text_of(log)
         yield

@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[2]
 
 # --- sources --------------------------------------------------------------------------------------
 # A quote, a slash, a word: `//`, `/` alone as a sign and comments in scripts are none.
-IN_MARKUP = re.compile(r"""(?:href|src|action|content|hx-[a-z-]+|url)\s*[=(]\s*["']?/(?!/)""")
+IN_MARKUP = re.compile(
+    r"""(?:href|src|action|content|hx-[a-z-]+|url)\s*[=(]\s*["']?/(?!/)"""
+)
 IN_SCRIPT = re.compile(r"""["'`=]/[a-z]""")
 # Who takes a path below the panel's root, and puts the prefix before it.
 PREFIXED = re.compile(r"""\b(?:connect|below)\(["'`]/[a-z]""")

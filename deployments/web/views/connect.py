@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.auth.models import User
 from django.db.models import Q, QuerySet
 from django.http import HttpResponse
@@ -23,7 +25,7 @@ def connect(request: HtmxHttpRequest) -> HttpResponse:
     asked = request.GET.get("model", "")
     chosen = asked if asked in names else next(iter(names), "")
     keys = usable_keys(request.user)
-    context = {
+    context: dict[str, Any] = {
         "address": program_address(request),
         "names": list(names),
         "chosen": chosen,
@@ -48,9 +50,10 @@ def names_to_ask(table: Table) -> dict[str, int]:
         for public, each in table.public_names()
         if each.gives_text and _answers(each)
     }
-    if not table.for_auto or AUTO in found:
-        return found
-    return {AUTO: min(each.context_tokens for each in table.for_auto), **found}
+    if not found:
+        return {}
+    # A route of this name leads where it leads.
+    return {AUTO: found.get(AUTO, min(found.values())), **found}
 
 
 def _answers(serving: Serving) -> bool:

@@ -1,5 +1,5 @@
-"""The panel below a path of a real nginx with TLS, as docs/proxy.md sets it up: everything works
-that works without."""
+"""The panel below a path of a real nginx, or Caddy, with TLS, as docs/proxy.md sets it up:
+everything works that works without."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.browser.looks import in_four_looks
 from tests.browser.test_main_job import LONG, answer
 from tests.helpers import wait_until
 from tests.panel import PASSWORD, RunningPanel
-from tests.proxies import Proxy, nginx
+from tests.proxies import CADDY, Proxy, caddy, nginx
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 NewContext = Callable[..., BrowserContext]
@@ -37,16 +37,23 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
     )
 
 
-@pytest.fixture(scope="module", params=["keeps", "strips"])
+@pytest.fixture(scope="module", params=["nginx", "nginx-strips", "caddy"])
 def proxy(
     panel: RunningPanel,
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Proxy]:
-    """One that passes the prefix on, and one that takes it off."""
-    folder: Path = tmp_path_factory.mktemp(f"nginx-{request.param}")
-    with nginx(folder, panel.port, strips_prefix=request.param == "strips") as running:
-        yield running
+    """One that passes the prefix on, one that takes it off, and another program."""
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    if request.param != "caddy":
+        strips_prefix = request.param == "nginx-strips"
+        with nginx(folder, panel.port, strips_prefix=strips_prefix) as running:
+            yield running
+    elif not CADDY:
+        pytest.skip("OMNI_TEST_CADDY names no Caddy")
+    else:
+        with caddy(folder, panel.port) as running:
+            yield running
 
 
 @pytest.fixture
@@ -175,7 +182,7 @@ def test_a_copy_button_copies(page: Page, proxy: Proxy, panel: RunningPanel) -> 
     assert f"curl {proxy.root}/v1/chat/completions" in copied
 
 
-# --- every address ---------------------------------------------------------------------------------
+# --- every address --------------------------------------------------------------------------------
 LINK = re.compile(r"""\s(?:href|src|action|hx-get|hx-post)="([^"#][^"]*)\"""")
 
 
