@@ -59,7 +59,7 @@ def socket_token(request: HttpRequest) -> HttpResponse:
 def _is_ours(request: HttpRequest, page: str) -> bool:
     """Whether a socket of a page with this origin would be let in."""
     scheme = request.scheme or "http"
-    return is_own(page, scheme=scheme, host=request.headers.get("Host", "")) or (
+    return is_own(page, scheme=scheme, host=request.get_host()) or (
         is_trusted(page, settings.CSRF_TRUSTED_ORIGINS)
     )
 
