@@ -107,9 +107,10 @@ def nginx(
     host: str = "127.0.0.1",
     leaves_out: tuple[str, ...] = (),
     tls: bool = True,
+    gateway_port: int = 0,
 ) -> Iterator[Proxy]:
-    """nginx as the docs page has it, on a high port; `leaves_out` are the beginnings of lines that
-    somebody forgot."""
+    """nginx as the docs page has it, on a high port, with the gateway's own port or without;
+    `leaves_out` are the beginnings of lines that somebody forgot."""
     folder.mkdir(exist_ok=True)
     certificate, key = make_certificate(folder, host)
     port = free_port()
@@ -129,6 +130,9 @@ def nginx(
         for line in server.splitlines()
         if not leaves_out or not line.strip().startswith(leaves_out)
     )
+    if gateway_port:
+        programs = put(examples("nginx")[1], (":8001/", f":{gateway_port}/"))
+        server = server.rpartition("}")[0] + programs + "}"
     if not tls:
         server = put(server, (f":{port} ssl;", f":{port};"))
     config = folder / "nginx.conf"
@@ -141,8 +145,9 @@ def nginx(
 
 
 @contextmanager
-def caddy(folder: Path, panel_port: int) -> Iterator[Proxy]:
-    """Caddy as the docs page has it, on a high port, with a certificate of our own."""
+def caddy(folder: Path, panel_port: int, gateway_port: int) -> Iterator[Proxy]:
+    """Caddy as the docs page has it, with the gateway's own port, on a high port, with a
+    certificate of our own."""
     folder.mkdir(exist_ok=True)
     certificate, key = make_certificate(folder, "127.0.0.1")
     port = free_port()
@@ -152,6 +157,9 @@ def caddy(folder: Path, panel_port: int) -> Iterator[Proxy]:
         ("omni.lan {\n", own),
         (" 127.0.0.1:8000 ", f" 127.0.0.1:{panel_port} "),
     )
+    programs = put(examples("caddy")[1], (":8001 ", f":{gateway_port} "))
+    begin = "    reverse_proxy /omni/*"
+    site = put(site, (begin, f"{programs}\n{begin}"))
     config = folder / "Caddyfile"
     config.write_text(CADDY_FRAME.format(folder=folder, site=site))
     argv = [CADDY, "run", "--config", str(config), "--adapter", "caddyfile"]

@@ -48,6 +48,7 @@ def _curl(wanted: Wanted) -> str:
     body = {
         "model": wanted.model,
         "messages": [{"role": "user", "content": QUESTION}],
+        "max_tokens": 200,
         "stream": True,
     }
     return (
@@ -70,6 +71,7 @@ client = OpenAI(
 stream = client.chat.completions.create(
     model="{wanted.model}",
     messages=[{{"role": "user", "content": "{QUESTION}"}}],
+    max_tokens=200,
     stream=True,
 )
 for chunk in stream:

@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from deployments.gateway.fields import POLICIES
-from tests.browser.chats import own_panel, say
+from tests.browser.chats import PanelWith, say
 from tests.browser.conftest import log_in_by_form
 from tests.browser.looks import in_four_looks
 from tests.browser.test_main_job import LONG, answer
@@ -32,9 +32,12 @@ NewContext = Callable[..., BrowserContext]
 
 @pytest.fixture(scope="module")
 def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    yield from own_panel(
-        tmp_path_factory, "proxied", OMNI_PATH_PREFIX="/omni", OMNI_BEHIND_TLS="1"
-    )
+    home = tmp_path_factory.mktemp("proxied-home")
+    running = PanelWith(home, is_prepared=True, gateway_processes=1)
+    running.more = {"OMNI_PATH_PREFIX": "/omni", "OMNI_BEHIND_TLS": "1"}
+    running.start()
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="module", params=["nginx", "nginx-strips", "caddy"])
@@ -43,17 +46,18 @@ def proxy(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Proxy]:
-    """One that passes the prefix on, one that takes it off, and another program."""
+    """One that passes the prefix on and leads programs to the gateway's own port, one that takes
+    the prefix off and knows the panel's port only, and another program."""
     folder: Path = tmp_path_factory.mktemp(request.param)
-    if request.param != "caddy":
-        strips_prefix = request.param == "nginx-strips"
-        with nginx(folder, panel.port, strips_prefix=strips_prefix) as running:
-            yield running
-    elif not CADDY:
+    if request.param == "caddy" and not CADDY:
         pytest.skip("OMNI_TEST_CADDY names no Caddy")
-    else:
-        with caddy(folder, panel.port) as running:
-            yield running
+    ways = {
+        "nginx": lambda: nginx(folder, panel.port, gateway_port=panel.gateway_port),
+        "nginx-strips": lambda: nginx(folder, panel.port, strips_prefix=True),
+        "caddy": lambda: caddy(folder, panel.port, panel.gateway_port),
+    }
+    with ways[request.param]() as running:
+        yield running
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from deployments.gateway.routing import AUTO, Serving, Table
 from deployments.models import ApiKey
 from deployments.web.snippets import KEY_VARIABLE, Wanted, snippets
 from omni.htmx import HtmxHttpRequest, render_page_or_part
-from omni.program_address import program_address, program_root
+from omni.program_address import panel_root, program_address, program_root
 from omni.roles import SUPERUSER, may
 
 
@@ -27,6 +27,7 @@ def connect(request: HtmxHttpRequest) -> HttpResponse:
     keys = usable_keys(request.user)
     context: dict[str, Any] = {
         "address": program_address(request),
+        "panel_address": f"{panel_root(request)}/v1",
         "names": list(names),
         "chosen": chosen,
         "unknown": asked if asked and asked != chosen else "",
