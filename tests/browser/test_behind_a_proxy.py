@@ -169,6 +169,22 @@ def test_a_program_gets_its_answer_in_pieces(
     assert len(at) > 30 and len(moments) > 10, at
 
 
+def test_a_long_question_is_let_in_with_its_key(
+    proxy: Proxy, panel: RunningPanel
+) -> None:
+    key = panel.manage("apikey", "long").stdout.split()[-1]
+    long = {"role": "user", "content": "word " * 100_000}
+    with httpx.Client(verify=proxy.client_context(), trust_env=False) as client:
+        answered = client.post(
+            f"{proxy.root}/v1/chat/completions",
+            json={"model": "auto", "messages": [long]},
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=60,
+        )
+    assert answered.status_code in (400, 404, 503), answered.text
+    assert answered.json()["error"]["code"] != "body_too_large"
+
+
 def test_a_wrong_key_is_refused_in_json(proxy: Proxy) -> None:
     with httpx.Client(verify=proxy.client_context(), trust_env=False) as client:
         answered = client.get(
@@ -218,6 +234,25 @@ def test_every_address_of_every_page_is_below_the_prefix(
                 waiting.append(address)
     assert not wrong
     assert asked > 50
+
+
+def test_an_address_without_its_last_slash_leads_to_the_page(
+    page: Page, proxy: Proxy
+) -> None:
+    page.goto(proxy.root)
+    assert page.url == f"{proxy.root}/"
+    page.goto(f"{proxy.root}/models?q=smol")
+    assert page.url == f"{proxy.root}/models/?q=smol"
+
+
+def test_the_administration_works_below_the_prefix(page: Page, proxy: Proxy) -> None:
+    """Its scripts need a policy of their own, which goes by the path."""
+    page.goto(f"{proxy.root}/admin/auth/user/")
+    page.get_by_role("link", name="admin", exact=True).first.click()
+    expect(page).to_have_url(re.compile(r"/omni/admin/auth/user/\d+/change/"))
+    page.locator('[name="first_name"]').fill("Ada")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page).to_have_url(f"{proxy.root}/admin/auth/user/")
 
 
 # --- programs, as the page says -------------------------------------------------------------------

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.chats import own_panel
 from tests.browser.conftest import QUIET, chromium_path, log_in, log_in_by_form
+from tests.browser.looks import in_four_looks
 from tests.panel import PASSWORD, RunningPanel
 from tests.proxies import Proxy, nginx
 
@@ -73,6 +74,16 @@ def test_a_proxy_that_passes_no_sockets_on_is_told_from_a_panel_that_is_away(
         lost = page.locator("#link-lost")
         expect(lost).to_contain_text("WebSockets do not reach it")
         expect(lost).to_contain_text("Upgrade and Connection")
+
+
+def test_without_a_deployment_the_page_of_programs_fits_too(
+    new_context: NewContext, panel: RunningPanel
+) -> None:
+    page = new_context().new_page()
+    log_in(page, f"{panel.url}/omni")
+    page.goto(f"{panel.url}/omni/connect/")
+    expect(page.locator("main")).to_contain_text("Nothing answers yet")
+    assert not in_four_looks(page, "connect-empty")
 
 
 @pytest.fixture
