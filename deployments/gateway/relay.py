@@ -160,7 +160,8 @@ async def open_answer(
         raise FieldError("model", "The request names no model.", fix)
     wait = wait or Wait()
     fields, dropped = await _checked(path, body)
-    asked = Asked(partial(read_prompt, path, body), _around, caller.key_prefix)
+    read = partial(read_prompt, path, body)
+    asked = Asked(read, _around, caller.key_prefix, caller.scope)
     sending = _Sending(path, body, fields, dropped, wait, time.monotonic())
     async with AsyncExitStack() as stack:
         while True:
