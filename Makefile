@@ -14,7 +14,7 @@ help: ## list the targets
 up: $(VENV)/.installed ## install what is missing and start Omni: make up ARGS="--port 9000"
 	@exec $(BIN)/python manage.py up $(ARGS)
 
-test: $(VENV)/.installed-dev $(VENV)/.chromium ## install what the tests need and run them all
+test: $(VENV)/.installed-dev $(VENV)/.chromium $(VENV)/.nginx ## install what the tests need and run them all
 	@exec $(BIN)/python -m tests.run -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, who imports whom, what nobody uses, migrations, deployment checks
@@ -56,4 +56,9 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 
 $(VENV)/.chromium: | $(VENV)/.installed-dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { echo "Installing Chromium for the browser tests …"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation >/dev/null; } || { echo "Chromium is needed for the browser tests: install it, or set OMNI_TEST_CHROMIUM to a Chromium binary." >&2; exit 1; }
+	@touch $@
+
+# Unpacked, not installed: a package that is installed starts a server on port 80.
+$(VENV)/.nginx: | $(VENV)/.installed-dev
+	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || { echo "Fetching nginx for the proxy tests …"; mkdir -p $(VENV)/nginx && apt-get update -qq && cd $(VENV)/nginx && apt-get download -qq nginx 2>/dev/null && dpkg -x nginx_*.deb .; } || { echo "nginx is needed for the proxy tests: install it (on Debian and Ubuntu: nginx-light)." >&2; exit 1; }
 	@touch $@

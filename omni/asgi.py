@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from importlib import import_module
 from typing import Any
 
 from django.core.asgi import get_asgi_application
@@ -26,7 +28,14 @@ from gpus.socket_urls import websocket_urlpatterns as gpu_sockets  # noqa: E402
 from omni.connections import Headers  # noqa: E402
 from omni.database import DatabasePool  # noqa: E402
 from omni.errors import OmniError  # noqa: E402
+from omni.forwarded import UNTRUSTED, as_asked, below  # noqa: E402
 from omni.sockets import NoSuchSocket, OwnPagesOnly, user_of  # noqa: E402
+
+# A prefix that cannot be used ends the start, not the first request.
+import_module(settings.ROOT_URLCONF)
+log = logging.getLogger(__name__)
+# Whose claims to be a proxy are written into the log.
+MOST_STRANGERS = 16
 
 websocket_urlpatterns = [
     *gpu_sockets,
@@ -43,14 +52,35 @@ is_answering = generation.any_running
 end_answers = generation.interrupt_all
 
 
+_known_strangers: set[str] = set()
+
+
+def _note(stranger: str) -> None:
+    """Says once in the log who says to be a proxy and is not believed; a few of them."""
+    if stranger in _known_strangers or len(_known_strangers) >= MOST_STRANGERS:
+        return
+    _known_strangers.add(stranger)
+    log.warning(
+        "%s says to be a proxy (X-Forwarded-Proto, X-Forwarded-Host) and is not believed; is it"
+        " yours? Then set OMNI_TRUSTED_PROXIES=%s",
+        stranger,
+        stranger,
+    )
+
+
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    if scope["type"] == "websocket":
-        await websockets(scope, receive, send)
-    elif scope["type"] == "http" and is_gateway_path(scope["path"]):
+    prefix = settings.OMNI_PATH_PREFIX
+    asked = as_asked(scope, settings.OMNI_TRUSTED_PROXIES, prefix)
+    if UNTRUSTED in asked:
+        _note(asked[UNTRUSTED])
+    if asked["type"] == "websocket":
+        await websockets(asked, receive, send)
+    elif is_gateway_path(asked["path"]):
         # Django's middleware costs 1.6 ms and a thread per open request; streams need neither.
-        await gateway_asgi.gateway(scope, receive, send)
+        await gateway_asgi.gateway(asked, receive, send)
     else:
-        await django_application(scope, receive, send)
+        asked["path"] = prefix + asked["path"]
+        await django_application(asked, receive, send)
 
 
 _in_database = DatabasePool("admit", 1)
@@ -58,7 +88,8 @@ _in_database = DatabasePool("admit", 1)
 
 async def admit(scope: dict[str, Any]) -> int:
     """How long a request's body may be, asked before a long one is read. Raises OmniError."""
-    if is_gateway_path(scope["path"]):
+    path = below(scope["path"], settings.OMNI_PATH_PREFIX)
+    if is_gateway_path(path):
         return await gateway_asgi.admit(scope)
     cookies = "; ".join(
         value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"
@@ -82,8 +113,9 @@ def explain(
 
     A page that may ask may read it, too.
     """
-    if is_gateway_path(path):
-        return gateway_asgi.explain(path, error, headers)
+    asked = below(path, settings.OMNI_PATH_PREFIX)
+    if is_gateway_path(asked):
+        return gateway_asgi.explain(asked, error, headers)
     status = {"forbidden": 403}.get(error.code, status_of(error))
     return (
         status,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import ip_address
 
 from django.conf import settings
 from django.http import HttpRequest
 
-Network = IPv4Network | IPv6Network
+from omni.forwarded import Network, is_in
 
 
 def client_address(request: HttpRequest) -> str:
@@ -33,7 +33,7 @@ def nearest_stranger(peer: str, forwarded: str, trusted: Iterable[Network]) -> s
         if not _is_address(address):
             return last
         last = address
-        if not _is_in(address, trusted):
+        if not is_in(address, trusted):
             return last
     return last
 
@@ -44,10 +44,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_in(address: str, networks: Iterable[Network]) -> bool:
-    found = ip_address(address)
-    return any(
-        found.version == network.version and found in network for network in networks
-    )

@@ -37,7 +37,12 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         {"title": title, "url": reverse(name), "icon": icon, "current": name == section}
         for title, name, icon in PAGES
     ]
-    return {"navigation": entries, "omni_version": settings.OMNI_VERSION}
+    return {
+        "navigation": entries,
+        "omni_version": settings.OMNI_VERSION,
+        "connect_is_open": here == "deployments:connect",
+        "path_prefix": settings.OMNI_PATH_PREFIX,
+    }
 
 
 def rights(request: HttpRequest) -> dict[str, Any]:

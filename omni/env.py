@@ -139,6 +139,17 @@ def envnetworks(
     return tuple(found)
 
 
+def envprefix(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """A path such as `/omni`, without a slash at its end; empty when it is not set, or `/`."""
+    raw = environ.get(name, "").strip()
+    prefix = raw.rstrip("/")
+    if prefix and not re.fullmatch(r"(/[A-Za-z0-9][A-Za-z0-9._~-]*)+", prefix):
+        raise EnvError(
+            f"{name} is {raw!r}; use a path of letters, digits and . _ ~ - such as /omni."
+        )
+    return prefix
+
+
 def envsecret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
     """The value of NAME, or the content of the file that NAME_FILE points to; None when neither is
     set."""

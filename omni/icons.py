@@ -57,6 +57,7 @@ ICONS: dict[str, str] = {
     "edit": '<path d="m5 19 1-4L16 5l3 3L9 18z"/>',
     "send": '<path d="M12 19V6M6 11l6-6 6 6"/>',
     "download": '<path d="M12 4v11M7 11l5 5 5-5M5 20h14"/>',
+    "plug": '<path d="M9 3v5M15 3v5M6 8h12v3a6 6 0 0 1-12 0zM12 17v4"/>',
     "external": '<path d="M14 4h6v6M20 4l-9 9M18 14v5H5V6h5"/>',
     "close": '<path d="M6 6l12 12M18 6 6 18"/>',
     "menu": '<path d="M4 7h16M4 12h16M4 17h16"/>',

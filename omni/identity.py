@@ -6,7 +6,7 @@ import re
 import socket
 from pathlib import Path
 
-from omni.env import envpath, envstr
+from omni.env import envpath, envprefix, envstr
 from omni.home import Home
 
 
@@ -22,3 +22,5 @@ OMNI_HOME = Home(envpath("OMNI_HOME", DEFAULT_HOME))
 OMNI_HOST_NAME = _host_name()
 # Empty: the launcher starts a broker of its own.
 OMNI_BROKER_URL = envstr("OMNI_BROKER_URL")
+# Below which path a proxy offers the panel, such as /omni; empty: at the root of its address.
+OMNI_PATH_PREFIX = envprefix("OMNI_PATH_PREFIX")

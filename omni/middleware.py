@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from csp.decorators import csp_replace
+from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
@@ -21,6 +22,7 @@ from django.http import (
 )
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 
@@ -50,10 +52,24 @@ class AdminPolicyMiddleware:
         self.get_admin_response = csp_replace(self.POLICY)(get_response)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        is_admin = request.path.startswith("/admin/")
+        is_admin = request.path.startswith(f"{settings.OMNI_PATH_PREFIX}/admin/")
         if is_admin:
             return self.get_admin_response(request)
         return self.get_response(request)
+
+
+class SecureCookiesMiddleware:
+    """Cookies that were set under TLS stay there, whatever the settings say."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if request.is_secure():
+            for cookie in response.cookies.values():
+                cookie["secure"] = True
+        return response
 
 
 class LogInMiddleware(LoginRequiredMiddleware):
@@ -100,7 +116,7 @@ def _page_it_came_from(request: HttpRequest) -> str:
     )
     if is_ours:
         return urlsplit(page)._replace(scheme="", netloc="").geturl()
-    return "/"
+    return reverse(settings.LOGIN_REDIRECT_URL)
 
 
 class RightsMiddleware:

@@ -63,27 +63,16 @@ def header(headers: Iterable[tuple[bytes, bytes]], name: str) -> str:
     return ""
 
 
-def scheme_of(scope_scheme: str, forwarded: str, *, behind_tls: bool) -> str:
-    """What the browser used: a proxy that ends TLS says so in X-Forwarded-Proto."""
-    is_tls = scope_scheme in ("wss", "https") or (behind_tls and forwarded == "https")
-    if is_tls:
-        return "https"
-    return "http"
-
-
 def may_open(
     headers: Collection[tuple[bytes, bytes]],
-    scope_scheme: str,
     *,
-    behind_tls: bool,
+    is_tls: bool,
     trusted: Iterable[str],
 ) -> bool:
     """Whether the page that asks with these headers is the panel's own, or of an origin that its
     site trusts."""
     origin = header(headers, "origin")
-    scheme = scheme_of(
-        scope_scheme, header(headers, "x-forwarded-proto"), behind_tls=behind_tls
-    )
+    scheme = "https" if is_tls else "http"
     return is_own(origin, scheme=scheme, host=header(headers, "host")) or is_trusted(
         origin, trusted
     )

@@ -227,6 +227,7 @@ PAGES: dict[str, Page] = {
     "deployments:rig_schema": SEEN,
     # Shows where a prompt would go; nothing is sent or kept.
     "deployments:routing": Page(LOGGED_IN, LOGGED_IN),
+    "deployments:connect": SEEN,
     # --- deployments
     "deployments:deployments": SEEN,
     "deployments:deployment": SEEN,

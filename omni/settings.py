@@ -20,7 +20,12 @@ from omni.env import (
     envstr,
     envwords,
 )
-from omni.identity import OMNI_BROKER_URL, OMNI_HOME, OMNI_HOST_NAME
+from omni.identity import (
+    OMNI_BROKER_URL,
+    OMNI_HOME,
+    OMNI_HOST_NAME,
+    OMNI_PATH_PREFIX,
+)
 from omni.interfaces import own_ipv4
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -93,6 +98,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "omni.middleware.AdminPolicyMiddleware",
+    "omni.middleware.SecureCookiesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -172,8 +178,8 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "deployments:advice"
 LOGOUT_REDIRECT_URL = "login"
-# Which proxies stand before the panel: what they say of a client's address is believed. Behind TLS
-# it is one on this machine unless it is said otherwise.
+# Which proxies stand before the panel: what they say of a client's address, of the host and of TLS
+# is believed (omni.forwarded). Behind TLS it is one on this machine unless it is said otherwise.
 OMNI_TRUSTED_PROXIES = envnetworks(
     "OMNI_TRUSTED_PROXIES", ("127.0.0.0/8", "::1") if BEHIND_TLS else ()
 )
@@ -192,15 +198,18 @@ SESSION_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_HTTPONLY = True
 # Cookies belong to a host, not to a port: two panels of one machine must not take each other's.
-# Under TLS the prefix makes browsers refuse one that another site, or a page without TLS, has set.
-_COOKIE = f"{'__Host-' if BEHIND_TLS else ''}omni_{{}}_{OMNI_HOME.digest[:8]}"
+# Under TLS the names' prefix makes browsers refuse one that another site, or a page without TLS,
+# has set; `__Host-` is for cookies of the root only.
+_STRICTEST = "__Secure-" if OMNI_PATH_PREFIX else "__Host-"
+_COOKIE = f"{_STRICTEST if BEHIND_TLS else ''}omni_{{}}_{OMNI_HOME.digest[:8]}"
 SESSION_COOKIE_NAME = _COOKIE.format("session")
 CSRF_COOKIE_NAME = _COOKIE.format("csrf")
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = OMNI_PATH_PREFIX or "/"
 # Messages may say what should not travel to and fro.
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 SECURE_SSL_REDIRECT = False
-SECURE_HSTS_SECONDS = 31536000 if BEHIND_TLS else 0
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else None
+# It is about a whole host: below a path the host is another's, too, and its proxy says it.
+SECURE_HSTS_SECONDS = 31536000 if BEHIND_TLS and not OMNI_PATH_PREFIX else 0
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SILENCED_SYSTEM_CHECKS = (
@@ -209,7 +218,11 @@ SILENCED_SYSTEM_CHECKS = (
     []
     if BEHIND_TLS
     else ["security.W004", "security.W008", "security.W012", "security.W016"]
-) + (["security.W008", "security.W005", "security.W021"] if BEHIND_TLS else [])
+) + (
+    ["security.W004", "security.W008", "security.W005", "security.W021"]
+    if BEHIND_TLS
+    else []
+)
 CONTENT_SECURITY_POLICY = {
     # The admin theme evaluates expressions; it gets its own policy in omni.middleware.
     "DIRECTIVES": {
@@ -234,7 +247,7 @@ FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler
 DATA_UPLOAD_MAX_NUMBER_FILES = 4
 
 # --- static files -------------------------------------------------------------------------------
-STATIC_URL = "/static/"
+STATIC_URL = f"{OMNI_PATH_PREFIX}/static/"
 STATIC_ROOT = OMNI_HOME.root / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATICFILES_FINDERS = [
@@ -310,5 +323,5 @@ UNFOLD = {
     "SITE_TITLE": "Omni",
     "SITE_HEADER": "Omni",
     "SITE_SUBHEADER": "Administration",
-    "SITE_URL": "/",
+    "SITE_URL": f"{OMNI_PATH_PREFIX}/",
 }

@@ -73,8 +73,7 @@ class OwnPagesOnly:
         allowed = settings.ALLOWED_HOSTS or ["localhost", "127.0.0.1", "[::1]"]
         is_own = validate_host(host, allowed) and may_open(
             scope["headers"],
-            scope.get("scheme", "ws"),
-            behind_tls=settings.BEHIND_TLS,
+            is_tls=scope.get("scheme") == "wss",
             trusted=settings.CSRF_TRUSTED_ORIGINS,
         )
         enter = self.application if is_own else WebsocketDenier()

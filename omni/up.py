@@ -16,7 +16,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import IO
 
-from omni.identity import OMNI_BROKER_URL, OMNI_HOME
+from omni.identity import OMNI_BROKER_URL, OMNI_HOME, OMNI_PATH_PREFIX
 from omni.launcher import (
     Child,
     Panel,
@@ -180,7 +180,7 @@ class Up:
             self.signals.wait(READY_TICK_S)
 
     def announce(self) -> None:
-        url = f"http://{_authority(self.host, self.port)}/"
+        url = f"http://{_authority(self.host, self.port)}{OMNI_PATH_PREFIX}/"
         say(
             f"Omni is ready: {url}   (Ctrl-C stops it; state and logs are in {OMNI_HOME.root})"
         )

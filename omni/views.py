@@ -12,7 +12,6 @@ from django.contrib.auth.views import PasswordChangeView
 from django.core.exceptions import DisallowedHost
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.http.request import split_domain_port
 from django.middleware import csrf
 from django.shortcuts import render
 from django.urls import reverse_lazy
@@ -21,7 +20,10 @@ from django.views.decorators.http import require_GET
 
 from omni import markdown
 from omni.errors import OmniError
+from omni.forwarded import UNTRUSTED
 from omni.htmx import error_toast
+from omni.misdirected import WITHOUT_TLS, unknown_host, unknown_origin
+from omni.origins import is_own, is_trusted
 from omni.sockets import tokens
 
 
@@ -45,9 +47,21 @@ def socket_token(request: HttpRequest) -> HttpResponse:
         return JsonResponse(
             {"error": "Only the panel's own pages open sockets."}, status=403
         )
+    page = request.headers.get("X-Page-Origin", "")
+    # The socket itself would be refused, of which a browser tells its page nothing.
+    if page and not _is_ours(request, page):
+        return JsonResponse({"error": str(_unknown(request, page))}, status=403)
     if not request.user.is_authenticated:
         return JsonResponse({"error": "Log in first."}, status=401)
     return JsonResponse({"token": tokens.make(request.session.session_key or "")})
+
+
+def _is_ours(request: HttpRequest, page: str) -> bool:
+    """Whether a socket of a page with this origin would be let in."""
+    scheme = request.scheme or "http"
+    return is_own(page, scheme=scheme, host=request.get_host()) or (
+        is_trusted(page, settings.CSRF_TRUSTED_ORIGINS)
+    )
 
 
 @require_GET
@@ -89,7 +103,12 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     origin = request.headers.get("Origin", "")
     referer = request.headers.get("Referer", "")
     is_elsewhere = reason in _from_elsewhere(origin, referer)
-    error = unknown_origin(origin or referer) if is_elsewhere else STALE_FORM
+    if is_elsewhere:
+        error = _unknown(request, origin or referer)
+    elif settings.BEHIND_TLS and not request.is_secure():
+        error = WITHOUT_TLS
+    else:
+        error = STALE_FORM
     return _shown_alone(request, error, status=403)
 
 
@@ -109,47 +128,19 @@ def _from_elsewhere(origin: str, referer: str) -> set[str]:
     }
 
 
+def _unknown(request: HttpRequest, page: str) -> OmniError:
+    scope = getattr(request, "scope", {})
+    return unknown_origin(
+        page,
+        untrusted_proxy=scope.get(UNTRUSTED, ""),
+        behind_tls=settings.BEHIND_TLS,
+    )
+
+
 def _shown_alone(request: HttpRequest, error: OmniError, status: int) -> HttpResponse:
     return error_toast(request, error) or render(
         request, "errors/omni.html", {"error": error}, status=status
     )
-
-
-def unknown_host(named: str) -> OmniError:
-    """For a request under a name that is not the panel's: the setting, with the value that would
-    let it in."""
-    name = split_domain_port(named)[0][:253]
-    if not name:
-        return OmniError(
-            "unknown_host",
-            "The request does not say a name of this panel that can be read.",
-        )
-    fix = (
-        f"Is it a name of this panel? Then start it with OMNI_ALLOWED_HOSTS={name} (several are"
-        " separated by commas)."
-    )
-    return OmniError(
-        "unknown_host", f"This panel does not answer to the name {name}.", fix
-    )
-
-
-def unknown_origin(page: str) -> OmniError:
-    """For a form from a page under another address than the panel knows: mostly a proxy that ends
-    TLS before it."""
-    parts = urlsplit(page)
-    if parts.netloc:
-        origin = f"{parts.scheme}://{parts.netloc}"
-    else:
-        origin = page or "no address"
-    text = (
-        f"The form came from {origin[:253]}, which is not the address under which the panel was"
-        " asked."
-    )
-    values = [f"OMNI_TRUSTED_ORIGINS={origin[:253]}"]
-    if parts.scheme == "https" and not settings.BEHIND_TLS:
-        values.append("OMNI_BEHIND_TLS=1")
-    fix = f"Is a proxy of yours before the panel? Then start the panel with {' and '.join(values)}."
-    return OmniError("unknown_origin", f"{text} Nothing was changed.", fix)
 
 
 STALE_FORM = OmniError(

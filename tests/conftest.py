@@ -38,6 +38,7 @@ LONG_FIRST = (
     "test_benchmarks.py",
     "test_lanes.py",
     "test_lost_and_found.py",
+    "test_behind_a_proxy.py",
     "test_draining.py",
     "test_life.py",
     "test_hostile_clients.py",

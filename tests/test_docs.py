@@ -15,6 +15,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/proxy.md",
     "docs/security.md",
 )
 FOLDERS = "(?:omni|gpus|deployments|chat|static|tests|templates|benchmarks|docs)"

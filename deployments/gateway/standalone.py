@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from django.conf import settings
+
 from deployments.gateway.asgi import gateway
 from deployments.gateway.news import hear_news
 from deployments.gateway.reply import Reply
+from omni.forwarded import below
 
 HEALTH = "/healthz"
 
@@ -16,12 +19,12 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Everything but health is the gateway's, also paths that there are not: its errors are
     JSON."""
     if scope["type"] == "lifespan":
-        await _live(receive, send)
-    elif scope["path"] == HEALTH:
+        return await _live(receive, send)
+    path = below(scope["path"], settings.OMNI_PATH_PREFIX)
+    if path == HEALTH:
         reply = Reply(send, is_head=scope["method"] == "HEAD")
-        await reply.json(200, b'{"status": "ok"}')
-    else:
-        await gateway(scope, receive, send)
+        return await reply.json(200, b'{"status": "ok"}')
+    return await gateway({**scope, "path": path}, receive, send)
 
 
 async def _live(receive: Any, send: Any) -> None:

@@ -11,6 +11,7 @@ from django.utils.safestring import mark_safe
 
 from omni import units
 from omni.icons import ICONS
+from omni.program_address import program_address
 
 register = template.Library()
 
@@ -24,6 +25,12 @@ register.filter("percent", units.percent_text)
 register.filter("watts", units.watts_text)
 register.filter("celsius", units.celsius_text)
 register.filter("gbps", units.gbps_text)
+
+
+@register.simple_tag(takes_context=True)
+def gateway_address(context: Any) -> str:
+    """Where programs ask, as whoever looks at the page reached the panel."""
+    return program_address(context["request"])
 
 
 @register.filter

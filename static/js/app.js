@@ -112,8 +112,11 @@ document.addEventListener("click", async (event) => {
     await navigator.clipboard.writeText(source.value ?? source.textContent);
     toast("Copied.", "ok");
   } catch {
-    getSelection().selectAllChildren(source);
-    toast("The browser does not allow copying here; the text is selected, press Ctrl+C.", "info");
+    // Without TLS there is no clipboard, except for what is selected.
+    if (source.select) source.select();
+    else getSelection().selectAllChildren(source);
+    if (document.execCommand("copy")) toast("Copied.", "ok");
+    else toast("The browser does not allow copying; the text is selected, press Ctrl+C.", "info");
   }
 });
 
@@ -177,6 +180,11 @@ setInterval(() => localTimes(), 20000);
 function follow() {
   let lostTimer = 0;
   const lost = document.getElementById("link-lost");
+  const isAway = lost.textContent;
+  document.addEventListener("sockets-refused", ({ detail }) => {
+    lost.textContent = detail;
+    lost.hidden = false;
+  });
   connect("/ws/state/", {
     open: () => announce("resync"),
     message(data) {
@@ -192,8 +200,10 @@ function follow() {
     status(up) {
       clearTimeout(lostTimer);
       // A blink while a page loads is no news; two seconds without the panel are.
-      if (up) lost.hidden = true;
-      else
+      if (up) {
+        lost.hidden = true;
+        lost.textContent = isAway;
+      } else
         lostTimer = setTimeout(() => {
           lost.hidden = false;
         }, 2000);

@@ -1,7 +1,12 @@
 // The list groups conversations by the days of the reader's own time zone.
 
+import { below } from "./root.js";
+
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-if (zone) document.cookie = `omni_zone=${zone}; path=/chat/; max-age=31536000; samesite=lax`;
+if (zone) {
+  const about = `path=${below("/chat/")}; max-age=31536000; samesite=lax`;
+  document.cookie = `omni_zone=${zone}; ${about}`;
+}
 
 // One is chosen above; with three beside it a conversation has all the lanes it can have.
 const MOST_BESIDE = 3;

@@ -16,6 +16,7 @@ import {
 } from "./chat-thread.js";
 import { Votes } from "./chat-votes.js";
 import { announce } from "./redraw.js";
+import { below } from "./root.js";
 import { connect } from "./socket.js";
 
 const root = document.getElementById("chat");
@@ -65,7 +66,7 @@ const handlers = {
       composer.taken();
       return changed(data);
     }
-    if (state === "deleted") return location.assign("/chat/");
+    if (state === "deleted") return location.assign(below("/chat/"));
     if (state === "streaming") return streaming(message, data);
     return finished(message, state, data);
   },

@@ -2,6 +2,8 @@
 // for minutes and says nothing: so the panel is asked now and then, and no answer in time counts as
 // a lost link.
 
+import { below } from "./root.js";
+
 const EVERY_MS = 5000;
 const PATIENCE_MS = 6000;
 
@@ -15,7 +17,7 @@ export function noteHeard() {
 
 async function answers() {
   try {
-    const answer = await fetch("/healthz", {
+    const answer = await fetch(below("/healthz"), {
       cache: "no-store",
       signal: AbortSignal.timeout(PATIENCE_MS),
     });

@@ -2,6 +2,7 @@
 // network or the tab returns. What was missed meanwhile is the caller's to ask for, in open().
 
 import { noteHeard } from "./link.js";
+import { below } from "./root.js";
 import { isLoggingIn, logInAgain } from "./session.js";
 
 const FIRST_DELAY_MS = 300;
@@ -9,23 +10,34 @@ const LONGEST_DELAY_MS = 8000;
 // Codes of the server: not logged in any more; not allowed; not there.
 const LOGGED_OUT = 4401;
 const FINAL = new Set([4403, 4404]);
+// So often a socket does not open although the panel answers, until it is said what that means.
+const FAILURES_TILL_TOLD = 3;
+const NO_SOCKETS =
+  "The panel answers, but WebSockets do not reach it, so nothing here is live. Is a proxy before" +
+  " the panel? It has to pass on the headers Upgrade and Connection: see docs/proxy.md.";
 
 /** What the panel wants to hear first: only its own pages can fetch it. */
 async function freshToken() {
-  const answer = await fetch("/socket-token/", {
+  const answer = await fetch(below("/socket-token/"), {
     credentials: "same-origin",
     cache: "no-store",
-    headers: { Accept: "application/json" },
+    headers: { Accept: "application/json", "X-Page-Origin": location.origin },
   });
-  if (!answer.ok) return { status: answer.status, token: "" };
-  return { status: 200, token: (await answer.json()).token };
+  const { token = "", error = "" } = await answer.json();
+  return { status: answer.status, token, error };
+}
+
+/** No socket can open, and the reason is not that the panel is away. */
+function tellWhy(text) {
+  document.dispatchEvent(new CustomEvent("sockets-refused", { detail: text }));
 }
 
 export function connect(path, handlers = {}) {
-  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`;
+  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${below(path)}`;
   let socket = null;
   let isGreeted = false;
   let attempts = 0;
+  let failures = 0;
   let timer = 0;
   let closed = false;
 
@@ -36,11 +48,23 @@ export function connect(path, handlers = {}) {
     socket = opened;
     isGreeted = false;
     opened.onopen = () => greet(opened, fetched);
+    fetched.then(({ status, error }) => {
+      if (status === 403 && error) tellWhy(error);
+    });
     opened.onmessage = (event) => {
       noteHeard();
       handlers.message?.(JSON.parse(event.data));
     };
-    opened.onclose = (event) => left(event.code);
+    opened.onclose = (event) => {
+      if (!isGreeted) fetched.then(({ token }) => failed(Boolean(token)));
+      left(event.code);
+    };
+  }
+
+  /** It did not open; with a token in hand the panel itself is there. */
+  function failed(isPanelThere) {
+    failures = isPanelThere ? failures + 1 : 0;
+    if (failures >= FAILURES_TILL_TOLD) tellWhy(NO_SOCKETS);
   }
 
   async function greet(opened, fetched) {
@@ -57,6 +81,7 @@ export function connect(path, handlers = {}) {
     isGreeted = true;
     const again = attempts > 0;
     attempts = 0;
+    failures = 0;
     handlers.status?.(true);
     handlers.open?.(again);
   }

@@ -49,6 +49,7 @@ def furnished(panel: RunningPanel) -> dict[str, str]:
         "deployments": "/deployments/",
         "deployment": "/deployments/shown/",
         "routing": "/routing/",
+        "connect": "/connect/",
         "new-deployment": "/deployments/new/",
         "chats": "/chat/",
         "standings": "/chat/standings/",

@@ -7,7 +7,7 @@ import logging
 import pytest
 from django.test import Client, override_settings
 
-from omni.views import unknown_host, unknown_origin
+from omni.misdirected import unknown_host, unknown_origin
 
 LOGGED_IN = pytest.mark.django_db
 
@@ -91,6 +91,57 @@ def test_a_form_older_than_the_log_in_says_so(admin_user: object) -> None:
     )
     assert answer.status_code == 403
     assert "older than your log-in" in answer.content.decode()
+
+
+@LOGGED_IN
+@override_settings(BEHIND_TLS=True)
+def test_a_form_without_tls_where_tls_is_expected_names_the_setting(
+    admin_user: object,
+) -> None:
+    client = Client(enforce_csrf_checks=True)
+    answer = client.post("/login/", {"username": "ada"})
+    assert answer.status_code == 403
+    assert "OMNI_BEHIND_TLS=0" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("proxy", "behind_tls", "line"),
+    [
+        ("127.0.0.1", False, "OMNI_TRUSTED_PROXIES=127.0.0.1 and OMNI_BEHIND_TLS=1."),
+        ("::1", True, "OMNI_TRUSTED_PROXIES=::1."),
+        ("10.20.30.40", True, "OMNI_TRUSTED_PROXIES=ADDRESS (the proxy's"),
+        ("", True, "OMNI_TRUSTED_ORIGINS=https://omni.lan."),
+    ],
+)
+def test_a_proxy_that_is_not_trusted_is_named_without_its_address_elsewhere(
+    proxy: str, behind_tls: bool, line: str
+) -> None:
+    origin = "https://omni.lan"
+    error = unknown_origin(origin, untrusted_proxy=proxy, behind_tls=behind_tls)
+    assert line in str(error) and "10.20.30.40" not in str(error)
+
+
+@LOGGED_IN
+@pytest.mark.parametrize(
+    ("page", "status"),
+    [("http://testserver", 200), ("https://testserver", 403), ("", 200)],
+)
+def test_a_page_whose_sockets_would_be_refused_is_told_why(
+    viewer: Client, page: str, status: int
+) -> None:
+    answer = viewer.get("/socket-token/", headers={"X-Page-Origin": page})
+    assert answer.status_code == status
+    assert ("OMNI_BEHIND_TLS=1" in str(answer.json())) is (status == 403)
+
+
+@LOGGED_IN
+@pytest.mark.parametrize("secure", [True, False])
+def test_cookies_that_are_set_under_tls_are_for_tls(
+    anonymous: Client, admin_user: object, secure: bool
+) -> None:
+    log_in = {"username": "ada", "password": "correct horse battery"}
+    anonymous.post("/login/", log_in, secure=secure)
+    assert {bool(each["secure"]) for each in anonymous.cookies.values()} == {secure}
 
 
 @pytest.mark.parametrize("named", ["", "a b", "x" * 999, "<b>", "[::"])

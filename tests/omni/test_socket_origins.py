@@ -4,6 +4,7 @@ with it just now."""
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.contrib.auth.models import User
 from django.test import Client, override_settings
 
 from omni import sockets
+from omni.forwarded import as_asked
 from omni.origins import is_trusted, may_open, parse_origin
 from omni.sockets import NOT_FOUND, NOT_GREETED, NOT_LOGGED_IN, TOO_MUCH
 from tests.page_socket import (
@@ -80,7 +82,7 @@ FORWARDED = (b"x-forwarded-proto", b"https")
 
 
 @pytest.mark.parametrize(
-    ("origin", "more", "behind_tls", "opens"),
+    ("origin", "more", "has_trusted_proxy", "opens"),
     [
         ("http://omni.example", [], False, True),
         ("http://omni.example:80", [], False, True),
@@ -94,10 +96,15 @@ FORWARDED = (b"x-forwarded-proto", b"https")
     ],
 )
 def test_the_scheme_is_the_browsers_whatever_is_before_the_panel(
-    origin: str, more: list[Any], behind_tls: bool, opens: bool
+    origin: str, more: list[Any], has_trusted_proxy: bool, opens: bool
 ) -> None:
     headers = [HOST, (b"origin", origin.encode()), *more]
-    assert may_open(headers, "ws", behind_tls=behind_tls, trusted=()) is opens
+    trusted = [ip_network("127.0.0.1")] if has_trusted_proxy else []
+    client = ["127.0.0.1", 5000]
+    scope = {"type": "websocket", "path": "/", "headers": headers, "client": client}
+    asked = as_asked(scope, trusted, "")
+    is_tls = asked.get("scheme") == "wss"
+    assert may_open(asked["headers"], is_tls=is_tls, trusted=()) is opens
 
 
 @pytest.mark.parametrize(
