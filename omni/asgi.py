@@ -22,6 +22,7 @@ from deployments.gateway import asgi as gateway_asgi  # noqa: E402
 from deployments.gateway.http_rules import cors_headers, is_gateway_path  # noqa: E402
 from deployments.gateway.reply import failure_headers  # noqa: E402
 from deployments.gateway.shapes import error_body, status_of  # noqa: E402
+from deployments.services.request_history import follow_requests  # noqa: E402
 from deployments.web.socket_urls import websocket_urlpatterns as deployment_sockets  # noqa: E402
 from gpus.socket_urls import websocket_urlpatterns as gpu_sockets  # noqa: E402
 from omni.connections import Headers  # noqa: E402
@@ -37,6 +38,9 @@ websocket_urlpatterns = [
 ]
 websockets = OwnPagesOnly(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))
 
+
+# Of the requests that run in this process.
+follow_requests()
 
 # What the server asks of the chat: whether an answer streams, and what ends them all.
 heal_interrupted = keeping.heal_interrupted

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.conf import settings
 
+from deployments.gateway.activity import ClientGone, OpenRequest, followed
 from deployments.gateway.caller import Caller, Surface
 from deployments.gateway.directory import routing_table
 from deployments.gateway.external import refuse_own
@@ -91,10 +92,6 @@ def client_of(scope: dict[str, Any]) -> str:
     )
 
 
-class ClientGone(Exception):
-    """The client hung up while its request was read."""
-
-
 async def _options(path: str, reply: Reply, cors: dict[str, str]) -> None:
     """What may be done at a path, and, for a browser, from which pages."""
     allow = ", ".join(allowed_methods(path)) or "OPTIONS"
@@ -125,8 +122,11 @@ async def _answer(
         )
     if path not in POLICIES:
         return await _models(path.removeprefix(MODELS).strip("/"), reply)
-    body = await _json(await _body(scope, receive))
-    return await _unless_ended(receive, caller, _relay(path, body, reply, caller))
+    with followed(caller, path) as request:
+        raw = await _body(scope, receive)
+        body = await _json(raw)
+        request.body_read(body, raw)
+        await _unless_ended(receive, caller, _relay(body, reply, request))
 
 
 async def _models(name: str, reply: Reply) -> None:
@@ -199,15 +199,16 @@ async def _json(raw: bytes) -> dict[str, Any]:
     return body
 
 
-async def _relay(path: str, body: dict[str, Any], reply: Reply, caller: Caller) -> None:
-    wait = Wait()
+async def _relay(body: dict[str, Any], reply: Reply, request: OpenRequest) -> None:
+    wait = request.wait
     is_stream = body.get("stream") is True
     if is_stream:
         keeping = asyncio.ensure_future(_keep_alive(reply, wait))
     else:
         keeping = None
     try:
-        async with open_answer(path, body, wait, caller) as upstream:
+        asked = open_answer(request.path, body, wait, request.caller, request)
+        async with asked as upstream:
             await _pass_on(upstream, reply)
     finally:
         if keeping:
@@ -261,7 +262,10 @@ async def _unless_ended(
     receive: Receive, caller: Caller, work: Awaitable[None]
 ) -> None:
     """Does the work until the client hangs up or its key is revoked, before its first byte as well
-    as after."""
+    as after.
+
+    Raises ClientGone.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hung_up(receive))
     revoked = asyncio.ensure_future(_revoked(caller.key))
@@ -277,6 +281,7 @@ async def _unless_ended(
         return task.result()
     if revoked.done() and not revoked.cancelled():
         raise OmniError(*INVALID_KEY)
+    raise ClientGone
 
 
 async def _hung_up(receive: Receive) -> None:

@@ -13,6 +13,7 @@ class Surface(StrEnum):
 
     GATEWAY = "gateway"
     CHAT = "chat"
+    BENCHMARK = "benchmark"
 
 
 @dataclass(frozen=True)

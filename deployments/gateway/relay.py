@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 from django.conf import settings
 
+from deployments.gateway.activity import OpenRequest
 from deployments.gateway.admission import admitted, explain_errors
 from deployments.gateway.auto.decision import Surroundings
 from deployments.gateway.auto.prompt import Prompt, read_prompt
@@ -75,6 +76,8 @@ class Upstream:
     # Names of fields that were not passed on.
     dropped: list[str] = field(default_factory=list)
     passing: Passing = field(default_factory=Passing)
+    # What is told of it while it is open.
+    request: OpenRequest = field(default_factory=lambda: OpenRequest(NOBODY, ""))
     # Known when the answer has ended.
     usage: Usage = field(default_factory=Usage)
 
@@ -99,11 +102,12 @@ class Upstream:
                 self.passing.data_received(chunk)
                 events = whole.feed(chunk)
                 if events:
+                    self.request.received(events)
                     yield events
         last = whole.finish()
         if last:
             yield last
-        self.usage = usage_of_events(whole.last)
+        self.usage = self.request.usage = usage_of_events(whole.last)
         if self.is_stream and self.status == HTTPStatus.OK and not whole.is_complete:
             text = (
                 f"{self.choice.serving.name} ended its answer before it was complete."
@@ -132,6 +136,7 @@ class Upstream:
         whole = b"".join(parts)
         self.passing.data_received(whole)
         self.usage = usage_of_answer(whole)
+        self.request.received_whole(whole, self.usage)
         return whole
 
     async def _chunks(self) -> AsyncIterator[bytes]:
@@ -150,6 +155,7 @@ async def open_answer(
     body: Mapping[str, Any],
     wait: Wait | None = None,
     caller: Caller = NOBODY,
+    request: OpenRequest | None = None,
 ) -> AsyncIterator[Upstream]:
     """Sends a request to the deployment that its `model` names; leaving the block cancels the
     generation.
@@ -163,9 +169,10 @@ async def open_answer(
         fix = f"Name a deployment, a route, or {AUTO!r}."
         raise FieldError("model", "The request names no model.", fix)
     wait = wait or Wait()
+    request = request or OpenRequest(caller, path, wait)
     fields, dropped = await _checked(path, body)
     asked = Asked(partial(read_prompt, path, body), _around, caller.key_prefix)
-    sending = _Sending(path, body, fields, dropped, wait, time.monotonic())
+    sending = _Sending(path, body, fields, dropped, wait, time.monotonic(), request)
     async with AsyncExitStack() as stack:
         while True:
             opening = _opened(name, sending, asked)
@@ -206,6 +213,7 @@ class _Sending:
     dropped: list[str]
     wait: Wait
     sent_at: float
+    request: OpenRequest
 
 
 @asynccontextmanager
@@ -219,13 +227,22 @@ async def _opened(
         taken = extras(choice.serving.flavour, sending.body, sending.dropped)
         rest = [name for name in sending.dropped if name not in taken]
         fields, dropped = as_taken(choice.serving, sending.fields | taken, rest)
+        sending.request.sent(choice)
         async with (
             _engine(choice, fields, wait),
             _sent(path, choice, fields, wait) as (response, passing),
         ):
+            sending.request.answered(response.status_code)
             is_stream = fields.get("stream") is True
             yield Upstream(
-                choice, response, is_stream, sending.sent_at, wait, dropped, passing
+                choice,
+                response,
+                is_stream,
+                sending.sent_at,
+                wait,
+                dropped,
+                passing,
+                sending.request,
             )
 
 

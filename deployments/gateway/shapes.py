@@ -21,6 +21,8 @@ KINDS: dict[str, tuple[int, str]] = {
     "body_too_large": (413, "invalid_request_error"),
     "too_many_wrong_keys": (429, "rate_limit_error"),
     "header_too_large": (431, "invalid_request_error"),
+    # No client sends one again by itself that somebody has cancelled.
+    "request_cancelled": (499, "invalid_request_error"),
     "deployment_not_ready": (503, "service_unavailable_error"),
     "no_deployment_ready": (503, "service_unavailable_error"),
     "gateway_busy": (503, "service_unavailable_error"),
