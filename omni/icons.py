@@ -29,6 +29,7 @@ ICONS: dict[str, str] = {
         '<path d="M20 12a8 7 0 0 1-8 7c-1.3 0-2.5-.2-3.600-.7L4 20l1.200-3.600A7 7 0 0 1 4 12a8 7 0'
         ' 0 1 16 0z"/>'
     ),
+    "activity": '<path d="M3 12h4l3-7 4 14 3-7h4"/>',
     "play": '<path d="M7 5v14l12-7z"/>',
     "stop": '<rect x="6" y="6" width="12" height="12" rx="1.5"/>',
     "trash": '<path d="M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13M10 11v5M14 11v5"/>',

@@ -52,6 +52,9 @@ OMNI_RPC_DEVICES = envwords(
 OMNI_HANDOVER_LIMIT_MIB = envint("OMNI_HANDOVER_LIMIT_MIB", 0, low=0, high=1 << 24)
 # Seconds that a request to the gateway may take, all in all, once its deployment is ready.
 OMNI_REQUEST_LIMIT = envint("OMNI_REQUEST_LIMIT", 3600, low=1, high=7 * 86400)
+# For how many days, and how many at most, requests are kept that ran through the gateway.
+OMNI_REQUESTS_KEPT_DAYS = envint("OMNI_REQUESTS_KEPT_DAYS", 30, low=1, high=3650)
+OMNI_REQUESTS_KEPT = envint("OMNI_REQUESTS_KEPT", 1_000_000, low=1000, high=10**9)
 # Sites whose pages may ask the gateway from a browser, such as https://app.example; * is any.
 OMNI_CORS_ORIGINS = envlist("OMNI_CORS_ORIGINS")
 CHANGELOG = (BASE_DIR / "CHANGELOG.md").read_text()
