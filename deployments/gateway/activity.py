@@ -19,7 +19,7 @@ from itertools import count
 from secrets import token_hex
 from typing import Any
 
-from deployments.gateway.caller import Caller
+from deployments.gateway.caller import Caller, Surface
 from deployments.gateway.routing import RoutedRequest
 from deployments.gateway.shapes import status_of
 from deployments.gateway.usage import Usage
@@ -29,6 +29,7 @@ from omni.errors import OmniError
 log = logging.getLogger(__name__)
 
 CLIENT_LEFT = (499, "client_left")
+STOPPING = (503, "gateway_stopping")
 CANCELLED = "request_cancelled"
 # Of a request and of its answer, where an administrator has them kept.
 LARGEST_KEPT_BYTES = 64 << 10
@@ -294,7 +295,9 @@ def followed(
             error = _cancelled(request.cancelled_by)
             request.failed(status_of(error), error.code)
             raise error from None
-        request.failed(*CLIENT_LEFT)
+        # Whoever stops an answer in the chat has it cancelled; elsewhere the server ends.
+        is_stopped = caller.surface == Surface.CHAT
+        request.failed(*(CLIENT_LEFT if is_stopped else STOPPING))
         raise
     except ClientGone:
         request.failed(*CLIENT_LEFT)
