@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 from django.conf import settings
 
 from deployments.gateway.activity_link import ask_all
+from tests import postgres
 from tests.gateway.fake_engine import FakeEngine
-from tests.gateway.served import Served
+from tests.gateway.served import Served, question
 from tests.gateway.vanishing import STAGES, vanish_all
 from tests.helpers import cases, wait_until
 
 # `loading` never gets ready, and `narrow` has one slot.
 MORE = """
 from tests.gateway.engine import make_deployment
+from deployments.models import Deployment
+Deployment.objects.filter(name="faulty").update(settings={{"parallel": 4}})
 make_deployment("loading", None, state="loading")
 make_deployment("narrow", {port}, settings={{"parallel": 1}})
 """
@@ -30,6 +40,12 @@ fields = ("asked_name", "deployment_name", "status", "error_code", "key_name", "
           "is_stream", "completion_tokens", "first_token_ms", "queue_ms", "path", "pk")
 print("ROWS", json.dumps(list(GatewayRequest.objects.order_by("pk").values(*fields))))
 """
+
+
+@pytest.fixture(scope="module", params=["serve", "gateway"])
+def server_command(request: pytest.FixtureRequest) -> str:
+    """The panel's web server and the gateway's own: each ends what its clients left in its way."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +97,181 @@ def test_clients_that_vanish_leave_nothing_open_and_are_each_recorded(
     assert {(row["status"], row["error_code"]) for row in found} == {
         (499, "client_left")
     }
-    assert {row["deployment_name"] for row in found} == {
+    # Some left before it was known where theirs would go.
+    assert {row["deployment_name"] for row in found} >= {
         model for model, _ in STAGES.values()
     }
+
+
+# --- what runs ------------------------------------------------------------------------------------
+@contextmanager
+def asked(served: Served, text: str, model: str = "faulty") -> Iterator[httpx.Response]:
+    """A stream that is open in the block."""
+    body = question(text, model, stream=True)
+    with (
+        httpx.Client(timeout=60) as client,
+        client.stream(
+            "POST",
+            f"{served.url}/v1/chat/completions",
+            json=body,
+            headers=served.headers,
+        ) as answer,
+    ):
+        yield answer
+
+
+def in_phase(phase: str) -> dict[str, Any] | None:
+    return next((each for each in running() if each["phase"] == phase), None)
+
+
+def test_a_request_that_runs_is_told_with_its_phase(
+    watched: FakeEngine, served: Served
+) -> None:
+    before = last_row(served)
+    with ThreadPoolExecutor(4) as pool:
+        stages = {
+            "loading": ("says_nothing", "waiting for the model"),
+            "faulty": ("says_nothing", "reading the prompt"),
+        }
+        leave = threading.Event()
+
+        def wait(text: str, model: str) -> None:
+            with suppress(httpx.HTTPError), asked(served, text, model):
+                leave.wait(60)
+
+        # The headers of these come with the first sign of life.
+        for model, (text, _) in stages.items():
+            pool.submit(wait, text, model)
+        pool.submit(wait, "begins_and_waits", "faulty")
+        try:
+            for model, (_, phase) in stages.items():
+                found = wait_until(partial(in_phase, phase), 10, lambda: str(running()))
+                assert found["deployment"] == model
+            answering = wait_until(partial(in_phase, "answering"), 10)
+        finally:
+            leave.set()
+        assert answering["tokens"] == 1 and answering["first_token_ms"] is not None
+        assert answering["key"] == served.key.partition(".")[0]
+        for each in running():
+            ask_all({"ask": "cancel", "number": each["number"], "by": "ada"})
+    wait_until(is_idle, 10, lambda: str(running()))
+    wait_until(lambda: len(rows(served, before)) == 3, 20)
+
+
+# --- the end that somebody wants ------------------------------------------------------------------
+def test_a_request_that_is_cancelled_ends_with_an_error_that_says_by_whom(
+    watched: FakeEngine, served: Served
+) -> None:
+    before = last_row(served)
+    with asked(served, "begins_and_waits") as answer:
+        found = wait_until(partial(in_phase, "answering"), 10)
+        question = {"ask": "cancel", "number": found["number"], "by": "ada"}
+        assert ask_all(question).found == [{"found": True}]
+        last = answer.read().decode().split("data: ")[-1]
+    error = json.loads(last)["error"]
+    assert error["code"] == "request_cancelled" and "ada" in error["message"]
+    wait_until(lambda: not watched.open_requests, 5, "the engine still works")
+    assert ask_all(question).found == [{"found": False}]
+    [row] = wait_until(lambda: rows(served, before), 20)
+    assert (row["status"], row["error_code"]) == (499, "request_cancelled")
+    assert row["first_token_ms"] is not None and row["key_name"] == "tests"
+
+
+def test_a_request_that_waits_for_its_model_can_be_cancelled(
+    watched: FakeEngine, served: Served
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(served.post, question("says_nothing", "loading"))
+        found = wait_until(partial(in_phase, "waiting for the model"), 10)
+        ask_all({"ask": "cancel", "number": found["number"], "by": "ada"})
+        assert answer.result().status_code == 499
+        assert answer.result().json()["error"]["code"] == "request_cancelled"
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+def test_what_an_answer_cost_is_kept_as_the_engine_counted_it(
+    watched: FakeEngine, served: Served
+) -> None:
+    before = last_row(served)
+    with asked(served, "writes_with_drafts") as answer:
+        answer.read()
+    served.post(question("finds_it_too_long", "faulty"))
+    served.post(question("anything", "not-there"))
+    wait_until(lambda: len(rows(served, before)) == 3, 20)
+    drafted, refused, unknown = rows(served, before)
+    assert drafted["status"] == 200, served.log.read_text()[-3000:]
+    assert drafted["completion_tokens"] == 30
+    assert drafted["is_stream"] and drafted["surface"] == "gateway"
+    assert (refused["status"], refused["error_code"]) == (400, "engine_refused")
+    assert (unknown["status"], unknown["error_code"]) == (404, "model_not_found")
+    assert unknown["asked_name"] == "not-there" and unknown["deployment_name"] == ""
+
+
+LOCK = """
+import os, sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1])
+database.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(bool(postgres.URL), reason="one lock for all writers is SQLite's")
+def test_a_locked_database_holds_up_no_request_and_loses_none(
+    watched: FakeEngine, served: Served
+) -> None:
+    before = last_row(served)
+    argv = [sys.executable, "-c", LOCK, str(served.home.database)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as locker:
+        assert locker.stdout and locker.stdin
+        assert locker.stdout.readline() == b"locked\n"
+        for _ in range(5):
+            assert (
+                served.post(question("finds_it_too_long", "faulty")).status_code == 400
+            )
+        locker.stdin.close()
+    wait_until(lambda: len(rows(served, before)) == 5, 60)
+
+
+def test_without_a_broker_requests_run_and_are_kept(own_served: Served) -> None:
+    fake = FakeEngine()
+    own_served.prepare({"faulty": fake.port})
+    own_served.start()
+    with asked(own_served, "writes_with_drafts") as answer:
+        assert answer.read()
+    wait_until(lambda: len(rows(own_served)) == 1, 20)
+    fake.close()
+
+
+KEEP = """
+from django.contrib.auth.models import User
+from deployments.services.request_retention import keep_bodies
+keep_bodies(hours={hours}, user=None)
+"""
+BODIES = """
+import json
+from deployments.models import KeptBody
+print("BODIES", json.dumps(list(KeptBody.objects.values("asked", "answered"))))
+"""
+
+
+def bodies(served: Served) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads(served.shell(BODIES).split("BODIES ")[1])
+    return found
+
+
+def test_bodies_are_kept_from_the_moment_on_that_it_is_wanted(
+    watched: FakeEngine, served: Served
+) -> None:
+    with asked(served, "writes_with_drafts") as answer:
+        answer.read()
+    assert not bodies(served)
+    served.shell(KEEP.format(hours=1))
+    with asked(served, "writes_with_drafts") as answer:
+        answer.read()
+    [kept] = wait_until(lambda: bodies(served), 20)
+    assert "writes_with_drafts" in kept["asked"] and "word" in kept["answered"]
+    served.shell(KEEP.format(hours=0))
+    assert not bodies(served)
