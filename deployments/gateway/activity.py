@@ -46,6 +46,7 @@ class Phase(StrEnum):
     """What a request that is open waits for or does."""
 
     READING_BODY = "reading the request"
+    ROUTING = "choosing a deployment"
     LOADING = "waiting for the model"
     QUEUED = "queued"
     PROMPT = "reading the prompt"
@@ -161,6 +162,8 @@ class OpenRequest:
             return Phase.READING_BODY
         if self.first_s is not None:
             return Phase.ANSWERING
+        if self.wait.serving is None:
+            return Phase.ROUTING
         if self.wait.queue_position:
             return Phase.QUEUED
         if self.sent_s is None and self.wait.reason:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from deployments.gateway.activity_link import ask_all
 from tests import postgres
 from tests.gateway.fake_engine import FakeEngine
 from tests.gateway.served import Served, question
-from tests.gateway.vanishing import STAGES, vanish_all
+from tests.gateway.vanishing import STAGES, request_bytes, vanish_all
 from tests.helpers import cases, wait_until
 
 # `loading` never gets ready, and `narrow` has one slot.
@@ -97,10 +97,39 @@ def test_clients_that_vanish_leave_nothing_open_and_are_each_recorded(
     assert {(row["status"], row["error_code"]) for row in found} == {
         (499, "client_left")
     }
-    # Some left before it was known where theirs would go.
-    assert {row["deployment_name"] for row in found} >= {
-        model for model, _ in STAGES.values()
-    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "phase"),
+    [
+        ("load", "waiting for the model"),
+        ("prompt", "reading the prompt"),
+        ("queue", "queued"),
+        ("answer", "answering"),
+    ],
+)
+def test_a_client_that_leaves_is_recorded_at_whatever_stage_it_was(
+    watched: FakeEngine, served: Served, stage: str, phase: str
+) -> None:
+    before = last_row(served)
+    model, text = STAGES[stage]
+    body = question(text, model, stream=True)
+    with ExitStack() as clients:
+        # Of two in the queue one is read already.
+        for _ in range(2 if stage == "queue" else 1):
+            client = clients.enter_context(
+                socket.create_connection(("127.0.0.1", served.port), timeout=45)
+            )
+            client.sendall(request_bytes(served, body))
+        place = 1 if stage == "queue" else 0
+        sought = partial(in_phase, phase, place)
+        found = wait_until(sought, 10, lambda: str(running()))
+        assert found["deployment"] == model
+    wait_until(is_idle, 2, lambda: str(running()))
+    wait_until(lambda: not watched.open_requests, 2, "the engine still works")
+    for row in wait_until(lambda: rows(served, before), 20):
+        assert (row["status"], row["error_code"]) == (499, "client_left")
+        assert row["deployment_name"] == model
 
 
 # --- what runs ------------------------------------------------------------------------------------
@@ -120,42 +149,23 @@ def asked(served: Served, text: str, model: str = "faulty") -> Iterator[httpx.Re
         yield answer
 
 
-def in_phase(phase: str) -> dict[str, Any] | None:
-    return next((each for each in running() if each["phase"] == phase), None)
+def in_phase(phase: str, place: int = 0) -> dict[str, Any] | None:
+    wanted = (phase, place)
+    found = (each for each in running() if (each["phase"], each["place"]) == wanted)
+    return next(found, None)
 
 
-def test_a_request_that_runs_is_told_with_its_phase(
+def test_a_request_that_runs_is_told_with_who_asked_and_how_far_it_is(
     watched: FakeEngine, served: Served
 ) -> None:
     before = last_row(served)
-    with ThreadPoolExecutor(4) as pool:
-        stages = {
-            "loading": ("says_nothing", "waiting for the model"),
-            "faulty": ("says_nothing", "reading the prompt"),
-        }
-        leave = threading.Event()
-
-        def wait(text: str, model: str) -> None:
-            with suppress(httpx.HTTPError), asked(served, text, model):
-                leave.wait(60)
-
-        # The headers of these come with the first sign of life.
-        for model, (text, _) in stages.items():
-            pool.submit(wait, text, model)
-        pool.submit(wait, "begins_and_waits", "faulty")
-        try:
-            for model, (_, phase) in stages.items():
-                found = wait_until(partial(in_phase, phase), 10, lambda: str(running()))
-                assert found["deployment"] == model
-            answering = wait_until(partial(in_phase, "answering"), 10)
-        finally:
-            leave.set()
-        assert answering["tokens"] == 1 and answering["first_token_ms"] is not None
-        assert answering["key"] == served.key.partition(".")[0]
-        for each in running():
-            ask_all({"ask": "cancel", "number": each["number"], "by": "ada"})
+    with asked(served, "begins_and_waits"):
+        found = wait_until(partial(in_phase, "answering"), 10)
+        assert found["tokens"] == 1 and found["first_token_ms"] is not None
+        assert found["key"] == served.key.partition(".")[0]
+        assert found["address"] == "127.0.0.1" and found["asked"] == "faulty"
     wait_until(is_idle, 10, lambda: str(running()))
-    wait_until(lambda: len(rows(served, before)) == 3, 20)
+    wait_until(lambda: rows(served, before), 20)
 
 
 # --- the end that somebody wants ------------------------------------------------------------------
