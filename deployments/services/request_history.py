@@ -50,7 +50,8 @@ class KnownKey:
 class RequestWriter:
     """`keep` hands over and returns at once; a thread does the work."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_waiting: int = MOST_WAITING) -> None:
+        self.most_waiting = most_waiting
         self.not_kept = 0
         self._waiting: deque[OpenRequest] = deque()
         self._keys: OrderedDict[str, KnownKey] = OrderedDict()
@@ -62,16 +63,17 @@ class RequestWriter:
 
     def keep(self, request: OpenRequest) -> None:
         """Called in an event loop."""
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= self.most_waiting:
             self.not_kept += 1
             return
         self._waiting.append(request)
-        if self._thread is None:
-            self._start()
         if not self._wake.is_set():
             self._wake.set()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Once, in the process whose requests are kept."""
+        if self._thread:
+            return
         self._thread = threading.Thread(
             target=self._run, name="request-history", daemon=True
         )
@@ -227,5 +229,6 @@ writer = RequestWriter()
 
 def follow_requests() -> None:
     """Has the requests of this process kept, and told to whoever asks what runs."""
+    writer.start()
     tell_ended(writer.keep)
     listen(lambda: writer.not_kept)

@@ -109,6 +109,8 @@ def test_a_request_is_seen_cancelled_found_again_and_counted(
     wrong += in_four_looks(page, "activity-request", asks_axe=False)
 
     page.goto(f"{watched.url}/usage/")
-    expect(page.locator("#usage").get_by_text("continuous-integration").first).to_be_visible()
+    expect(
+        page.locator("#usage").get_by_text("continuous-integration").first
+    ).to_be_visible()
     wrong += in_four_looks(page, "usage")
     assert not wrong, "\n".join(wrong)
