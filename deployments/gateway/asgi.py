@@ -19,10 +19,12 @@ from deployments.gateway.directory import routing_table
 from deployments.gateway.external import refuse_own
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
-from deployments.gateway.keys import INVALID_KEY, Key, authorize, still_usable
+from deployments.gateway.keys import INVALID_KEY, authorize, revoked
+from deployments.gateway.limit_counts import Spending, counted
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply, failure_headers
 from deployments.gateway.routing import AUTO
+from deployments.gateway.scopes import Scope
 from deployments.gateway.shapes import (
     FieldError,
     error_body,
@@ -44,8 +46,6 @@ BODY_S = 300.0
 READ_IN_THREAD_BYTES = 1 << 20
 # A stream says something at least this often, so that no proxy and no client takes it for dead.
 KEEP_ALIVE_S = 10.0
-# With the time for which a key is remembered, a revoked one ends its streams within two seconds.
-KEY_CHECKED_EVERY_S = 0.8
 STOPPING = (
     "gateway_stopping",
     "The panel is being ended or started again.",
@@ -151,22 +151,27 @@ async def _answer(
             f"Use {methods[0]}.",
         )
     if path not in POLICIES:
-        return await _models(path.removeprefix(MODELS).strip("/"), reply)
+        name = path.removeprefix(MODELS).strip("/")
+        return await _models(name, reply, caller.scope)
     with followed(caller, path) as request:
         raw = await _body(scope, receive)
         body = await _json(raw)
         request.body_read(body, raw)
-        await _unless_ended(receive, caller, _relay(body, reply, request))
+        async with counted(caller.key) as spending:
+            reply.headers.update(spending.headers)
+            relayed = _relay(body, reply, request, spending)
+            await _unless_ended(receive, caller, relayed)
 
 
-async def _models(name: str, reply: Reply) -> None:
+async def _models(name: str, reply: Reply, scope: Scope) -> None:
     """The names that can answer, at once or once they are loaded; by name also what does not answer
     yet."""
     table = await routing_table()
-    names = table.public_names()
+    names = table.allowed_names(scope)
     # What a person named so stands in its place.
-    if table.for_auto and AUTO not in (public for public, _ in names):
-        names.append((AUTO, table.for_auto[0]))
+    for_auto = table.auto_within(scope)
+    if for_auto and AUTO not in (public for public, _ in names):
+        names.append((AUTO, for_auto[0]))
     named = [
         (public, s)
         for public, s in names
@@ -229,7 +234,9 @@ async def _json(raw: bytes) -> dict[str, Any]:
     return body
 
 
-async def _relay(body: dict[str, Any], reply: Reply, request: OpenRequest) -> None:
+async def _relay(
+    body: dict[str, Any], reply: Reply, request: OpenRequest, spending: Spending
+) -> None:
     wait = request.wait
     is_stream = body.get("stream") is True
     if is_stream:
@@ -239,7 +246,10 @@ async def _relay(body: dict[str, Any], reply: Reply, request: OpenRequest) -> No
     try:
         asked = open_answer(request.path, body, wait, request.caller, request)
         async with asked as upstream:
-            await _pass_on(upstream, reply)
+            try:
+                await _pass_on(upstream, reply)
+            finally:
+                spending.tokens = upstream.usage.total_tokens
     finally:
         if keeping:
             keeping.cancel()
@@ -296,18 +306,18 @@ async def _unless_ended(
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hung_up(receive))
-    revoked = asyncio.ensure_future(_revoked(caller.key))
+    lost_key = asyncio.ensure_future(revoked(caller.key))
     try:
-        await asyncio.wait({task, gone, revoked}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, gone, lost_key}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         gone.cancel()
-        revoked.cancel()
+        lost_key.cancel()
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
     if not task.cancelled():
         return task.result()
-    if revoked.done() and not revoked.cancelled():
+    if lost_key.done() and not lost_key.cancelled():
         raise OmniError(*INVALID_KEY)
     raise ClientGone
 
@@ -315,8 +325,3 @@ async def _unless_ended(
 async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _revoked(key: Key | None) -> None:
-    while key is None or await still_usable(key):
-        await asyncio.sleep(KEY_CHECKED_EVERY_S)

@@ -98,7 +98,7 @@ class Upstream:
         """
         whole = WholeEvents()
         with engine_errors(self.choice.serving.name):
-            async for chunk in self._chunks():
+            while chunk := await self._next():
                 self.passing.data_received(chunk)
                 events = whole.feed(chunk)
                 if events:
@@ -124,7 +124,7 @@ class Upstream:
         parts = []
         size_bytes = 0
         with engine_errors(self.choice.serving.name):
-            async for chunk in self._chunks():
+            while chunk := await self._next():
                 parts.append(chunk)
                 size_bytes += len(chunk)
                 if size_bytes > LARGEST_ANSWER_BYTES:
@@ -139,14 +139,10 @@ class Upstream:
         self.request.received_whole(whole, self.usage)
         return whole
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        chunks = self.answer.chunks()
-        while True:
-            with self.wait.for_engine():
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                return
-            yield chunk
+    async def _next(self) -> bytes:
+        """The next piece of the body; empty at its end."""
+        with self.wait.for_engine:
+            return await self.answer.read()
 
 
 @asynccontextmanager
@@ -171,7 +167,8 @@ async def open_answer(
     wait = wait or Wait()
     request = request or OpenRequest(caller, path, wait)
     fields, dropped = await _checked(path, body)
-    asked = Asked(partial(read_prompt, path, body), _around, caller.key_prefix)
+    read = partial(read_prompt, path, body)
+    asked = Asked(read, _around, caller.key_prefix, caller.scope)
     sending = _Sending(path, body, fields, dropped, wait, time.monotonic(), request)
     async with AsyncExitStack() as stack:
         while True:
@@ -301,7 +298,7 @@ async def _sent(
         request = request_to(serving, path, passing.fields)
         with in_line(serving, wait) as ticket, engine_errors(serving.name):
             async with AsyncExitStack() as connection:
-                with wait.for_engine():
+                with wait.for_engine:
                     answer = await connection.enter_async_context(opened(request))
                 ticket.answered()
                 refuse(serving, answer)

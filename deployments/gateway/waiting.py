@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from django.conf import settings
-from django.db import DatabaseError
 
 from deployments.gateway.directory import routing_table
 from deployments.gateway.routing import LEAVING, Serving
@@ -56,6 +55,9 @@ class Wait:
     # asked.
     since_s: float | None = None
 
+    def __post_init__(self) -> None:
+        self.for_engine = _Asking(self)
+
     @property
     def reason(self) -> str:
         """In words; empty when there is nothing to tell."""
@@ -82,14 +84,20 @@ class Wait:
         before = list(line.waiting).index(id(self))
         return max(0, before + 1 - max(0, self.serving.slots - line.answering))
 
-    @contextmanager
-    def for_engine(self) -> Iterator[None]:
-        """While the engine is asked for the next piece."""
-        self.since_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self.since_s = None
+
+class _Asking:
+    """While an engine is asked for the next piece. Once a token: no generator is made for it."""
+
+    __slots__ = ("wait",)
+
+    def __init__(self, wait: Wait) -> None:
+        self.wait = wait
+
+    def __enter__(self) -> None:
+        self.wait.since_s = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.wait.since_s = None
 
 
 @contextmanager
@@ -182,7 +190,7 @@ async def _lives(serving: Serving) -> bool:
     """
     try:
         now = (await routing_table()).deployments.get(serving.name)
-    except DatabaseError as error:
+    except OmniError as error:
         log.warning("whether %s lives could not be asked: %s", serving.name, error)
         return True
     return now is not None and (now.is_ready or now.state in LEAVING)

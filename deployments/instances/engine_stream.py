@@ -49,10 +49,9 @@ class EngineAnswer:
     headers: Mapping[str, str]
     response: aiohttp.ClientResponse
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, in pieces as they come. Raises aiohttp.ClientError."""
-        async for chunk in self.response.content.iter_any():
-            yield chunk
+    async def read(self) -> bytes:
+        """The next piece of the body as it came; empty at its end. Raises aiohttp.ClientError."""
+        return await self.response.content.readany()
 
 
 def engine_post(

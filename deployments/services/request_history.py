@@ -11,9 +11,8 @@ import logging
 import re
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django.contrib.auth import get_user_model
@@ -33,18 +32,8 @@ AGAIN_S = 5.0
 MOST_AT_ONCE = 500
 MOST_WAITING = 20_000
 LOOK_WHETHER_KEPT_S = 10.0
-KNOWN_KEYS = 4096
 LAST_WORDS_S = 3.0
 BENCHMARK_KEY = re.compile(r"benchmark \d+")
-
-
-@dataclass(frozen=True)
-class KnownKey:
-    """What is said of a key when it is gone already: benchmarks delete theirs."""
-
-    name: str = ""
-    user: int | None = None
-    user_name: str = ""
 
 
 class RequestWriter:
@@ -54,7 +43,6 @@ class RequestWriter:
         self.most_waiting = most_waiting
         self.not_kept = 0
         self._waiting: deque[OpenRequest] = deque()
-        self._keys: OrderedDict[str, KnownKey] = OrderedDict()
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -130,9 +118,9 @@ class RequestWriter:
     def _write(self, batch: Sequence[OpenRequest]) -> None:
         # Whoever deletes a key waits meanwhile, or is seen to have deleted it.
         with transaction.atomic():
-            keys = self._keys_of(request.caller.key_prefix for request in batch)
-            users = _users_of(request.caller.user for request in batch)
-            rows = [self._row(request, keys, users) for request in batch]
+            keys = _keys_of(request.caller.key_prefix for request in batch)
+            users = _users_of(name_of(request) for request in batch)
+            rows = [_row(request, keys, users) for request in batch]
             GatewayRequest.objects.bulk_create(rows)
             KeptBody.objects.bulk_create(
                 KeptBody(
@@ -144,53 +132,42 @@ class RequestWriter:
                 if request.keeps_bodies
             )
 
-    def _keys_of(self, prefixes: Iterable[str]) -> dict[str, str]:
-        """The primary keys of those that are there, by prefix; all of them are remembered."""
-        wanted = {prefix for prefix in prefixes if prefix}
-        found = ApiKey.objects.filter(prefix__in=wanted).values_list(
-            "prefix", "pk", "name", "owner", "owner__username"
-        )
-        there = {}
-        for prefix, pk, name, owner, owner_name in found:
-            there[prefix] = pk
-            self._keys[prefix] = KnownKey(name, owner, owner_name or "")
-            self._keys.move_to_end(prefix)
-        while len(self._keys) > KNOWN_KEYS:
-            self._keys.popitem(last=False)
-        return there
 
-    def _row(
-        self, request: OpenRequest, keys: dict[str, str], users: dict[str, int]
-    ) -> GatewayRequest:
-        caller = request.caller
-        prefix = caller.key_prefix
-        key = self._keys.get(prefix, KnownKey())
-        is_there = prefix in keys
-        user = users.get(caller.user) if caller.user else key.user if is_there else None
-        usage = request.usage
-        return GatewayRequest(
-            at=datetime.fromtimestamp(request.came_at, UTC),
-            hour=int(request.came_at // 3600),
-            key_id=keys.get(prefix),
-            key_name=key.name or prefix,
-            user_id=user,
-            user_name=caller.user or key.user_name,
-            surface=surface_of(caller.surface, key.name),
-            path=request.path[:60],
-            asked_name=_plain(request.asked),
-            deployment_name=request.deployment[:60],
-            decision=_plain(request.decision)[:500],
-            status=request.status or 200,
-            error_code=request.error_code[:60],
-            prompt_tokens=usage.prompt_tokens,
-            cached_tokens=usage.cached_tokens,
-            completion_tokens=usage.completion_tokens,
-            first_token_ms=request.first_token_ms,
-            duration_ms=request.duration_ms,
-            queue_ms=request.queue_ms,
-            is_stream=request.is_stream,
-            address=caller.address[:60],
-        )
+def _row(
+    request: OpenRequest, keys: dict[str, str], users: dict[str, int]
+) -> GatewayRequest:
+    caller, usage = request.caller, request.usage
+    key_name = caller.key.name if caller.key else ""
+    user_name = name_of(request)
+    return GatewayRequest(
+        at=datetime.fromtimestamp(request.came_at, UTC),
+        hour=int(request.came_at // 3600),
+        key_id=keys.get(caller.key_prefix),
+        key_name=key_name or caller.key_prefix,
+        user_id=users.get(user_name),
+        user_name=user_name,
+        surface=surface_of(caller.surface, key_name),
+        path=request.path[:60],
+        asked_name=_plain(request.asked),
+        deployment_name=request.deployment[:60],
+        decision=_plain(request.decision)[:500],
+        status=request.status or 200,
+        error_code=request.error_code[:60],
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+        first_token_ms=request.first_token_ms,
+        duration_ms=request.duration_ms,
+        queue_ms=request.queue_ms,
+        is_stream=request.is_stream,
+        address=caller.address[:60],
+    )
+
+
+def name_of(request: OpenRequest) -> str:
+    """Who stands behind it: who asks in the chat, or whose key it is."""
+    caller = request.caller
+    return caller.user or (caller.key.owner if caller.key else "")
 
 
 def surface_of(surface: str, key_name: str) -> str:
@@ -204,6 +181,12 @@ def kept_until() -> float:
     """Until when bodies are kept, in seconds since 1970; 0 where nobody wants it."""
     until = BodyKeeping.objects.values_list("until", flat=True).first()
     return until.timestamp() if until else 0.0
+
+
+def _keys_of(prefixes: Iterable[str]) -> dict[str, str]:
+    """The primary keys of those that are there, by prefix: benchmarks delete theirs."""
+    wanted = {prefix for prefix in prefixes if prefix}
+    return dict(ApiKey.objects.filter(prefix__in=wanted).values_list("prefix", "pk"))
 
 
 def _users_of(names: Iterable[str]) -> dict[str, int]:

@@ -11,7 +11,6 @@ import redis
 
 from deployments.gateway.activity import cancel_request
 from deployments.gateway.activity_link import Answers, ask_all, own_facts
-from deployments.models import ApiKey
 from deployments.services.request_history import surface_of, writer
 from omni.errors import OmniError
 from omni.roles import CANCEL_REQUESTS, may
@@ -73,19 +72,12 @@ def running_requests(user: Any) -> Board:
 
 
 def _named(facts: Iterable[dict[str, Any]], user: Any) -> list[Running]:
-    rows = ApiKey.objects.filter(prefix__in={each["key"] for each in facts})
-    keys = {
-        prefix: (name, owner)
-        for prefix, name, owner in rows.values_list("prefix", "name", "owner")
-    }
     found = []
     for each in facts:
-        name, owner = keys.get(each["key"], (each["key"], None))
-        is_own = (
-            each["user"] == user.get_username() if each["user"] else owner == user.pk
-        )
+        name = each["key_name"]
         surface = surface_of(each["surface"], name)
-        who = each["user"] or name
+        who = each["user"] or name or each["key"]
+        is_own = user.get_username() in (each["user"], each["owner"])
         found.append(Running(each["number"], who, surface, each, is_own))
     return found
 

@@ -37,9 +37,9 @@ PROGRESS = (
 )
 
 
-def over(key: str = "", **fields: Any) -> OpenRequest:
+def over(key: str = "", name: str = "", owner: str = "", **fields: Any) -> OpenRequest:
     """A request that has ended."""
-    caller = Caller(key=Key(f"{key}.secret", key) if key else None)
+    caller = Caller(key=Key(f"{key}.secret", key, name, owner) if key else None)
     request = OpenRequest(fields.pop("caller", caller), PATH)
     request.body_read({"model": "smol", "stream": True}, b"{}")
     request.status, request.ended_s = 200, time.monotonic()
@@ -119,7 +119,7 @@ def test_a_row_has_the_key_its_owner_and_what_the_engine_counted(
 ) -> None:
     key, _ = ApiKey.objects.create_key(name="laptop", owner=viewer_user)
     writer = RequestWriter()
-    writer.keep(over(key.prefix, usage=Usage(30, 20, 10)))
+    writer.keep(over(key.prefix, "laptop", "vera", usage=Usage(30, 20, 10)))
     writer.keep(over(caller=Caller(Surface.CHAT, user="vera")))
     writer.keep(over("unknown"))
     assert writer.step()
@@ -134,10 +134,10 @@ def test_a_row_has_the_key_its_owner_and_what_the_engine_counted(
 def test_a_benchmark_is_counted_as_one_also_when_its_key_is_gone(db: None) -> None:
     key, _ = ApiKey.objects.create_key(name="benchmark 7")
     writer = RequestWriter()
-    writer.keep(over(key.prefix))
+    writer.keep(over(key.prefix, key.name))
     assert writer.step()
     key.delete()
-    writer.keep(over(key.prefix))
+    writer.keep(over(key.prefix, key.name))
     assert writer.step()
     for row in GatewayRequest.objects.all():
         assert (row.key, row.key_name) == (None, "benchmark 7")
