@@ -190,12 +190,14 @@ def test_a_request_that_is_cancelled_ends_with_an_error_that_says_by_whom(
 def test_a_request_that_waits_for_its_model_can_be_cancelled(
     watched: FakeEngine, served: Served
 ) -> None:
+    before = last_row(served)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(served.post, question("says_nothing", "loading"))
         found = wait_until(partial(in_phase, "waiting for the model"), 10)
         ask_all({"ask": "cancel", "number": found["number"], "by": "ada"})
         assert answer.result().status_code == 499
         assert answer.result().json()["error"]["code"] == "request_cancelled"
+    wait_until(lambda: rows(served, before), 20)
 
 
 # --- what is kept ---------------------------------------------------------------------------------
