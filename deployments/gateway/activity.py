@@ -293,6 +293,7 @@ def followed(
     before = task.cancelling()
     _open[request.number] = _Open(request, asyncio.get_running_loop(), task)
     _tell(_begun)
+    is_known = False
     try:
         yield request
     except asyncio.CancelledError:
@@ -310,10 +311,11 @@ def followed(
     except OmniError as error:
         request.failed(status_of(error), error.code)
         raise
-    except Exception:
-        request.failed(500, "internal")
-        raise
+    else:
+        is_known = True
     finally:
+        if not is_known and not request.error_code:
+            request.failed(500, "internal")
         request.ended_s = time.monotonic()
         _open.pop(request.number, None)
         _tell(_ended, request)
