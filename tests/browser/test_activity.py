@@ -14,6 +14,7 @@ from tests.browser.looks import in_four_looks
 from tests.gateway.conftest import serving
 from tests.gateway.fake_engine import FakeEngine
 from tests.gateway.served import Served, question
+from tests.helpers import wait_until
 from tests.panel import PASSWORD
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -102,8 +103,9 @@ def test_a_request_is_seen_cancelled_found_again_and_counted(
     expect(page).to_have_url(
         f"{watched.url}/activity/?period=day&deployment=&key=&status=cancelled&text="
     )
-    page.reload()
-    expect(page.locator("#history tbody tr")).to_have_count(2)
+    # They are written a moment after their end.
+    cancelled = page.locator("#history tbody tr")
+    wait_until(lambda: page.reload() and cancelled.count() == 2, 30)
     page.locator("#history tbody a").first.click()
     expect(page.get_by_role("heading", name="Request")).to_be_visible()
     wrong += in_four_looks(page, "activity-request", asks_axe=False)
