@@ -17,11 +17,13 @@ from chat.keeping import measure, save
 from chat.metering import Meter, places
 from chat.models import Message
 from chat.outcomes import kv_transfer_facts, outcome_of, refused
-from chat.services import request_for
+from chat.services import asker_of, request_for
 from chat.thread import fragments_of
 from chat.transcript import settled_length
 from chat.voting import is_held
 from chat.written import TRACKS, Written
+from deployments.gateway.activity import OpenRequest, followed
+from deployments.gateway.caller import Caller, Surface
 from deployments.gateway.deltas import deltas_of
 from deployments.gateway.relay import open_answer
 from deployments.gateway.waiting import Wait
@@ -125,7 +127,14 @@ class Generation:
         self.meter.places = await in_database(places)()
         self.meter.begun_s = time.time()
         self.written.asked_at = time.monotonic()
-        async with open_answer(PATH, body, self.wait) as upstream:
+        caller = Caller(Surface.CHAT, user=await in_database(asker_of)(self.answer_id))
+        with followed(caller, PATH, self.wait) as request:
+            request.body_read(body)
+            await self._relay(body, request)
+
+    async def _relay(self, body: dict[str, Any], request: OpenRequest) -> None:
+        asked = open_answer(PATH, body, self.wait, request.caller, request)
+        async with asked as upstream:
             self.written.sent_at = upstream.sent_at
             # A route may lead elsewhere than when the question was asked.
             self.answered_by = {"deployment_name": upstream.choice.serving.name}

@@ -167,6 +167,13 @@ def version_select(*, conversation: Conversation, message_id: int) -> None:
     siblings.filter(pk=chosen.pk).update(is_active=True)
 
 
+def asker_of(answer_id: int) -> str:
+    """The name of who waits for this answer; empty where it was removed."""
+    found = Message.objects.filter(pk=answer_id)
+    name = found.values_list("conversation__owner__username", flat=True).first()
+    return name or ""
+
+
 def request_for(answer_id: int) -> dict[str, Any]:
     """The request whose answer this message is to become."""
     found = Message.objects.select_related(

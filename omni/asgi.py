@@ -23,6 +23,7 @@ from chat.socket_urls import websocket_urlpatterns as chat_sockets  # noqa: E402
 from deployments.gateway import asgi as gateway_asgi  # noqa: E402
 from deployments.gateway.http_rules import is_gateway_path  # noqa: E402
 from deployments.gateway.shapes import status_of  # noqa: E402
+from deployments.services import request_history  # noqa: E402
 from deployments.web.socket_urls import websocket_urlpatterns as deployment_sockets  # noqa: E402
 from gpus.socket_urls import websocket_urlpatterns as gpu_sockets  # noqa: E402
 from omni.connections import Headers  # noqa: E402
@@ -46,6 +47,8 @@ websocket_urlpatterns = [
 websockets = OwnPagesOnly(SessionMiddlewareStack(URLRouter(websocket_urlpatterns)))
 
 
+# What the server begins with: the requests of its process are kept and told.
+follow_requests = request_history.follow_requests
 # What the server asks of the chat: whether an answer streams, and what ends them all.
 heal_interrupted = keeping.heal_interrupted
 is_answering = generation.any_running

@@ -18,6 +18,7 @@ PAGES = (
     ("Plan", "deployments:plan", "plan"),
     ("Deployments", "deployments:deployments", "deployments"),
     ("Benchmarks", "deployments:benchmarks", "benchmarks"),
+    ("Activity", "deployments:activity", "activity"),
     ("Chat", "chat:list", "chat"),
     ("Keys", "deployments:keys", "key"),
 )
@@ -68,6 +69,8 @@ SECTION_OF = {
     "deployments:benchmark_new": "deployments:benchmarks",
     "chat:benchmark": "deployments:benchmarks",
     "deployments:benchmarks_compared": "deployments:benchmarks",
+    "deployments:activity_request": "deployments:activity",
+    "deployments:usage": "deployments:activity",
     "chat:conversation": "chat:list",
     "chat:new": "chat:list",
     "chat:standings": "chat:list",

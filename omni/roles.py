@@ -34,6 +34,11 @@ MANAGE_PROGRAMS = SUPERUSER
 MANAGE_ROUTES = "deployments.add_route"
 # Other people's; who may chat has keys of their own.
 MANAGE_KEYS = SUPERUSER
+# Of others: everybody sees, counts and cancels their own. What was said in a request is for
+# administrators alone, however it was asked.
+SEE_REQUESTS = SUPERUSER
+CANCEL_REQUESTS = OPERATE
+KEEP_BODIES = SUPERUSER
 ADD_DEVICES = "gpus.add_device"
 REMOVE_DEVICES = "gpus.delete_device"
 
@@ -144,6 +149,8 @@ class Allowed:
         "chat": CHAT,
         "add_devices": ADD_DEVICES,
         "remove_devices": REMOVE_DEVICES,
+        "see_requests": SEE_REQUESTS,
+        "keep_bodies": KEEP_BODIES,
     }
 
     def __init__(self, user: Any) -> None:
@@ -252,6 +259,16 @@ PAGES: dict[str, Page] = {
     "deployments:benchmark_new": Page(OPERATE, OPERATE),
     "deployments:benchmark_cancel": Page("", OPERATE),
     "deployments:benchmark_forget": Page("", OPERATE),
+    # --- activity: their own requests, and everybody's for administrators
+    "deployments:activity": SEEN,
+    "deployments:activity_running": SEEN,
+    "deployments:activity_request": SEEN,
+    "deployments:activity_export": SEEN,
+    # Their own; those of others need CANCEL_REQUESTS besides.
+    "deployments:activity_cancel": Page("", LOGGED_IN),
+    "deployments:activity_bodies": Page("", KEEP_BODIES),
+    "deployments:usage": SEEN,
+    "deployments:usage_export": SEEN,
     # --- chat: a conversation is its owner's, and for everybody else not there
     "chat:list": SEEN,
     "chat:conversation": SEEN,

@@ -205,7 +205,8 @@ def _store(request: Any, data: bytes) -> None:
 
 
 def _has_become_socket(request: Any) -> bool:
-    channel = request.channel
+    # A request that is answered has none any more.
+    channel = getattr(request, "channel", None)
     return (
         channel is not None
         and getattr(channel.transport, "protocol", channel) is not channel

@@ -59,6 +59,9 @@ OMNI_HANDOVER_LIMIT_MIB = envint("OMNI_HANDOVER_LIMIT_MIB", 0, low=0, high=1 << 
 OMNI_REQUEST_LIMIT = envint("OMNI_REQUEST_LIMIT", 3600, low=1, high=7 * 86400)
 # What requests have loaded stays for so many seconds before it makes room for another.
 OMNI_LEAST_LOADED_S = envint("OMNI_LEAST_LOADED_S", 60, low=0, high=86400)
+# For how many days, and how many at most, requests are kept that ran through the gateway.
+OMNI_REQUESTS_KEPT_DAYS = envint("OMNI_REQUESTS_KEPT_DAYS", 30, low=1, high=3650)
+OMNI_REQUESTS_KEPT = envint("OMNI_REQUESTS_KEPT", 1_000_000, low=1000, high=10**9)
 # Where the gateway's own process listens, set by `up`; 0: the panel's own port is all there is.
 OMNI_GATEWAY_PORT = envint("OMNI_GATEWAY_PORT", 0, low=0, high=65535)
 # Sites whose pages may ask the gateway from a browser, such as https://app.example; * is any.

@@ -3,7 +3,7 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import URLPattern, URLResolver, include, path
 
-from deployments.gateway.fields import POLICIES
+from deployments.gateway.endpoints import ENDPOINTS
 from deployments.gateway.http_rules import OF_ENGINES
 from deployments.web.views.metrics import metrics
 from omni import views
@@ -36,7 +36,7 @@ handler500 = "omni.views.server_error"
 def first_parts() -> set[str]:
     """How the panel's own addresses begin, such as chat and v1."""
     found = {"static", "ws"}
-    found |= {address.split("/")[1] for address in (*OF_ENGINES, *POLICIES)}
+    found |= {address.split("/")[1] for address in (*OF_ENGINES, *ENDPOINTS)}
     for page in pages:
         begin = str(page.pattern)
         inner = page.url_patterns if isinstance(page, URLResolver) else []

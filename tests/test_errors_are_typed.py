@@ -213,6 +213,7 @@ def test_reading_when_a_sentence_is_only_passed_on_is_not_found(code: str) -> No
 # the others from being looked after. Each logs what it caught with its traceback, or raises it.
 OUTERMOST = {
     "deployments/bench/executing.py": "the process of a benchmark",
+    "deployments/gateway/activity.py": "who is told that a request begins or ends",
     "deployments/gateway/asgi.py": "a request to the gateway",
     "omni/connections.py": "a request whose body is not read yet",
     "deployments/library/fetching.py": "the thread of a download",

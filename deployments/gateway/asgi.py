@@ -14,6 +14,7 @@ from typing import Any
 
 from django.conf import settings
 
+from deployments.gateway.activity import ClientGone, OpenRequest, followed
 from deployments.gateway.caller import Caller, Surface
 from deployments.gateway.directory import routing_table
 from deployments.gateway.endpoints import ENDPOINTS, api_of, canonical
@@ -125,10 +126,6 @@ def client_of(scope: dict[str, Any]) -> str:
     )
 
 
-class ClientGone(Exception):
-    """The client hung up while its request was read."""
-
-
 async def _options(path: str, reply: Reply, cors: dict[str, str]) -> None:
     """What may be done at a path, and, for a browser, from which pages."""
     allow = ", ".join(allowed_methods(path)) or "OPTIONS"
@@ -161,11 +158,14 @@ async def _answer(
     if path not in ENDPOINTS:
         name = path.removeprefix(MODELS).strip("/")
         return await _models(name, reply, caller.scope)
-    body = await _json(await _body(scope, receive))
-    async with counted(caller.key) as spending:
-        reply.headers.update(spending.headers)
-        relayed = _relay(path, body, reply, caller, spending)
-        return await _unless_ended(receive, caller, relayed)
+    with followed(caller, path) as request:
+        raw = await _body(scope, receive)
+        body = await _json(raw)
+        request.body_read(body, raw)
+        async with counted(caller.key) as spending:
+            reply.headers.update(spending.headers)
+            relayed = _relay(body, reply, request, spending)
+            await _unless_ended(receive, caller, relayed)
 
 
 async def _models(name: str, reply: Reply, scope: Scope) -> None:
@@ -240,16 +240,18 @@ async def _json(raw: bytes) -> dict[str, Any]:
 
 
 async def _relay(
-    path: str, body: dict[str, Any], reply: Reply, caller: Caller, spending: Spending
+    body: dict[str, Any], reply: Reply, request: OpenRequest, spending: Spending
 ) -> None:
-    wait = Wait()
-    is_stream = body.get("stream") is True and "stream" in ENDPOINTS[path].policy
+    wait = request.wait
+    policy = ENDPOINTS[request.path].policy
+    is_stream = body.get("stream") is True and "stream" in policy
     if is_stream:
         keeping = asyncio.ensure_future(_keep_alive(reply, wait))
     else:
         keeping = None
     try:
-        async with open_answer(path, body, wait, caller) as upstream:
+        asked = open_answer(request.path, body, wait, request.caller, request)
+        async with asked as upstream:
             try:
                 await _pass_on(upstream, reply)
             finally:
@@ -314,7 +316,10 @@ async def _unless_ended(
     receive: Receive, caller: Caller, work: Awaitable[None]
 ) -> None:
     """Does the work until the client hangs up or its key is revoked, before its first byte as well
-    as after."""
+    as after.
+
+    Raises ClientGone.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hung_up(receive))
     lost_key = asyncio.ensure_future(revoked(caller.key))
@@ -330,6 +335,7 @@ async def _unless_ended(
         return task.result()
     if lost_key.done() and not lost_key.cancelled():
         raise OmniError(*INVALID_KEY)
+    raise ClientGone
 
 
 async def _hung_up(receive: Receive) -> None:

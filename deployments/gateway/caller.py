@@ -14,6 +14,7 @@ class Surface(StrEnum):
 
     GATEWAY = "gateway"
     CHAT = "chat"
+    BENCHMARK = "benchmark"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from typing import Any
 
 import httpx
 
+from deployments.engines import endpoints as paths
+from deployments.gateway.activity import OpenRequest
 from deployments.gateway.admission import admitted, explain_errors
 from deployments.gateway.auto.decision import Surroundings
 from deployments.gateway.auto.prompt import Prompt, read_prompt
@@ -57,7 +59,9 @@ OTHERS_MAY = ("engine_unreachable", "gateway_busy", "queue_full", "answer_cut")
 LARGEST_ANSWER_BYTES = 64 << 20
 STILL_THERE_S = 1.0
 # What engines answer beside their slots.
-WITHOUT_SLOT = frozenset({"/tokenize"})
+WITHOUT_SLOT = frozenset(
+    {paths.TOKENIZE, paths.DETOKENIZE, paths.RESPONSES_TOKENS, paths.MESSAGES_TOKENS}
+)
 WAYS: Mapping[
     Passage,
     Callable[[str, Serving, Mapping[str, Any]], AbstractAsyncContextManager[Passing]],
@@ -80,6 +84,8 @@ class Upstream:
     # Names of fields that were not passed on.
     dropped: list[str] = field(default_factory=list)
     passing: Passing = field(default_factory=Passing)
+    # What is told of it while it is open.
+    request: OpenRequest = field(default_factory=lambda: OpenRequest(NOBODY, ""))
     # Known when the answer has ended.
     usage: Usage = field(default_factory=Usage)
 
@@ -104,11 +110,12 @@ class Upstream:
                 self.passing.data_received(chunk)
                 events = whole.feed(chunk)
                 if events:
+                    self.request.received(events)
                     yield events
         last = whole.finish()
         if last:
             yield last
-        self.usage = usage_of_events(whole.both_ends)
+        self.usage = self.request.usage = usage_of_events(whole.both_ends)
         if self.is_stream and self.status == HTTPStatus.OK and not whole.is_complete:
             text = (
                 f"{self.choice.serving.name} ended its answer before it was complete."
@@ -137,6 +144,7 @@ class Upstream:
         whole = b"".join(parts)
         self.passing.data_received(whole)
         self.usage = usage_of_answer(whole)
+        self.request.received_whole(whole, self.usage)
         return whole
 
     async def _next(self) -> bytes:
@@ -151,6 +159,7 @@ async def open_answer(
     body: Mapping[str, Any],
     wait: Wait | None = None,
     caller: Caller = NOBODY,
+    request: OpenRequest | None = None,
 ) -> AsyncIterator[Upstream]:
     """Sends a request to the deployment that its `model` names; leaving the block cancels the
     generation.
@@ -166,10 +175,11 @@ async def open_answer(
     wait = wait or Wait()
     wait.asker = caller.key_prefix or caller.user
     wait.takes_slot = path not in WITHOUT_SLOT
+    request = request or OpenRequest(caller, path, wait)
     fields, dropped = await _checked(path, body)
     read = partial(read_prompt, path, body)
     asked = Asked(read, _around, caller.key_prefix, caller.scope, path)
-    sending = _Sending(path, body, fields, dropped, wait, time.monotonic())
+    sending = _Sending(path, body, fields, dropped, wait, time.monotonic(), request)
     async with AsyncExitStack() as stack:
         while True:
             opening = _opened(name, sending, asked)
@@ -210,6 +220,7 @@ class _Sending:
     dropped: list[str]
     wait: Wait
     sent_at: float
+    request: OpenRequest
 
 
 @asynccontextmanager
@@ -224,13 +235,23 @@ async def _opened(
         rest = [name for name in sending.dropped if name not in taken]
         fields, dropped = as_taken(choice.serving, sending.fields | taken, rest)
         spoken = worded(choice.serving.flavour, path, fields)
+        sending.request.sent(choice)
         async with (
             _engine(choice, fields, wait),
             _sent(path, choice, spoken, wait) as (answer, passing),
         ):
+            sending.request.answered(answer.status)
             is_stream = fields.get("stream") is True
             yield Upstream(
-                path, choice, answer, is_stream, sending.sent_at, wait, dropped, passing
+                path,
+                choice,
+                answer,
+                is_stream,
+                sending.sent_at,
+                wait,
+                dropped,
+                passing,
+                sending.request,
             )
 
 

@@ -28,6 +28,8 @@ KINDS: dict[str, tuple[int, str]] = {
     "queue_full": (429, "rate_limit_error"),
     "rate_limit_exceeded": (429, "rate_limit_error"),
     "header_too_large": (431, "invalid_request_error"),
+    # No client sends one again by itself that somebody has cancelled.
+    "request_cancelled": (499, "invalid_request_error"),
     "database_unavailable": (503, "service_unavailable_error"),
     "deployment_not_ready": (503, "service_unavailable_error"),
     "no_deployment_ready": (503, "service_unavailable_error"),

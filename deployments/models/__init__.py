@@ -1,5 +1,6 @@
 """Rows: what is known, wanted and observed. Imports states only, and no row decides anything."""
 
+from deployments.models.activity import BodyKeeping, GatewayRequest, KeptBody
 from deployments.models.advice import RigQuestion
 from deployments.models.benchmark import BenchmarkRun
 from deployments.models.deployment import (
@@ -19,10 +20,13 @@ __all__ = [
     "ApiKey",
     "BenchmarkRun",
     "Binding",
+    "BodyKeeping",
     "Deployment",
     "Download",
     "Engine",
+    "GatewayRequest",
     "Instance",
+    "KeptBody",
     "LayoutResult",
     "LibraryFolder",
     "Measurement",

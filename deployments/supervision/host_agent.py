@@ -16,6 +16,7 @@ from django.utils import timezone
 from deployments.instances import slots_folder
 from deployments.instances.drain import DrainLocks
 from deployments.models import Deployment, Instance
+from deployments.services.request_retention import prune_requests
 from deployments.services.stored_plans import plan_to_run
 from deployments.services.waiting import AGENT_REPORT_S
 from deployments.states import InstanceState
@@ -39,6 +40,7 @@ from omni.events import STATE_GROUP
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 2.0
+PRUNE_EVERY_S = 60.0
 # With nothing to look after only the database is watched, and one question is asked when somebody
 # wrote to it; now and then everything is looked at all the same.
 LOOK_ANYWAY_S = 30.0
@@ -82,6 +84,7 @@ class HostAgent:
         )
         self.beat_s = float("-inf")
         self.swept_s = float("-inf")
+        self.pruned_s = float("-inf")
         self.external = ExternalServers(host, self._tell)
         self.benchmarks = Benchmarks(host, clock)
         self.changes = DatabaseChanges(LOOK_ANYWAY_S, clock)
@@ -147,6 +150,7 @@ class HostAgent:
         self._release_drain_locks(instances)
         self._remove_deleted()
         self.benchmarks.tick()
+        self._prune()
         is_swept = self._sweep()
         self.has_work = not is_swept or self.wanted.is_anything_wanted()
         self.looked_s = self.clock()
@@ -215,6 +219,11 @@ class HostAgent:
                 agent_seen_at=timezone.now(), agent_pid=os.getpid()
             )
         self.beat_s = now_s
+
+    def _prune(self) -> None:
+        """Of old requests a few each time, until the next time when there are more."""
+        if self.clock() - self.pruned_s >= PRUNE_EVERY_S and not prune_requests():
+            self.pruned_s = self.clock()
 
     def _sweep(self) -> bool:
         """Whether it was time to, and no process was left that belongs to nobody."""

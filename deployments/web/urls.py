@@ -4,6 +4,7 @@ from django.urls import path
 
 from deployments.web.views import (
     accuracy,
+    activity,
     advice,
     bench_reports,
     benchmarks,
@@ -18,6 +19,7 @@ from deployments.web.views import (
     rig_file,
     routing,
     servers,
+    usage,
 )
 
 app_name = "deployments"
@@ -98,4 +100,12 @@ urlpatterns = [
     path("benchmarks/<int:number>/", benchmarks.benchmark, name="benchmark"),
     path("benchmarks/<int:number>/cancel/", benchmarks.cancel, name="benchmark_cancel"),
     path("benchmarks/<int:number>/forget/", benchmarks.forget, name="benchmark_forget"),
+    path("activity/", activity.activity, name="activity"),
+    path("activity/running/", activity.running, name="activity_running"),
+    path("activity/<int:number>/", activity.one, name="activity_request"),
+    path("activity/export.<slug:kind>", activity.export, name="activity_export"),
+    path("activity/cancel/<slug:number>/", activity.cancel, name="activity_cancel"),
+    path("activity/bodies/", activity.bodies, name="activity_bodies"),
+    path("usage/", usage.usage, name="usage"),
+    path("usage/export.<slug:kind>", usage.export, name="usage_export"),
 ]

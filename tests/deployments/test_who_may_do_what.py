@@ -166,6 +166,7 @@ VALUES = {
     "<slug:prefix>": "abcdefgh",
     "<int:pk>": "1",
     "<int:number>": "1",
+    "<slug:number>": "a1b2c3d4-1",
     "<int:lane>": "1",
     "<int:question>": "1",
     "<slug:kind>": "json",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.gateway.fields import POLICIES
+from deployments.gateway.endpoints import ENDPOINTS
 from deployments.gateway.http_rules import OF_ENGINES
 from omni.env import EnvError, envprefix
 from omni.forwarded import below
@@ -37,7 +37,7 @@ KNOW_THE_PREFIX = {
     "omni/urls.py",
 }
 # Whatever begins so is asked of engines and of the gateway, and no page.
-OF_PROGRAMS = {path.split("/")[1] for path in (*OF_ENGINES, *POLICIES)}
+OF_PROGRAMS = {path.split("/")[1] for path in (*OF_ENGINES, *ENDPOINTS)}
 
 
 def sources(folder: str, ending: str) -> Iterator[tuple[str, int, str]]:

@@ -23,6 +23,7 @@ class Command(BaseCommand):
 
         # Answers that were streaming when the last server process ended will get no more text.
         asgi.heal_interrupted()
+        asgi.follow_requests()
         # What was loaded so far stays: collections that look through all of it take longer than a
         # page.
         gc.collect()
