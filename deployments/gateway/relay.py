@@ -32,6 +32,7 @@ from deployments.gateway.extras import extras
 from deployments.gateway.fields import TAKE_LONG, allowed
 from deployments.gateway.kv_transfer import transferred
 from deployments.gateway.kv_transfer_plan import KvTransferReport
+from deployments.gateway.media import media_in
 from deployments.gateway.passing import Passing, direct
 from deployments.gateway.routing import (
     AUTO,
@@ -164,7 +165,8 @@ async def open_answer(
         raise FieldError("model", "The request names no model.", fix)
     wait = wait or Wait()
     fields, dropped = await _checked(path, body)
-    asked = Asked(partial(read_prompt, path, body), _around, caller.key_prefix)
+    reading = partial(read_prompt, path, body)
+    asked = Asked(reading, _around, caller.key_prefix, media_in(fields))
     sending = _Sending(path, body, fields, dropped, wait, time.monotonic())
     async with AsyncExitStack() as stack:
         while True:

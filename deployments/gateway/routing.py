@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from deployments.formats.kinds import Kind, article
+from deployments.formats.projectors import Medium
 from deployments.gateway.auto.decision import (
     Candidate,
     Decision,
@@ -16,6 +17,7 @@ from deployments.gateway.auto.decision import (
 )
 from deployments.gateway.auto.prompt import Prompt
 from deployments.gateway.auto.rules import RouteRules, decide_route
+from deployments.gateway.media import check_taken
 from deployments.instances.address import EngineAddress
 from deployments.states import UNLOADED, InstanceState
 from omni.errors import OmniError
@@ -106,6 +108,8 @@ class Serving:
     is_guessed: bool = False
     # How long one request may be; 0 where that is not known.
     context_tokens: int = 0
+    # What it takes besides text; None where that is not known, as of an external server.
+    takes: frozenset[Medium] | None = None
 
     @property
     def shown_state(self) -> str:
@@ -138,6 +142,7 @@ class Serving:
             self.slots,
             self.kind,
             self.is_guessed,
+            None if self.takes is None else Medium.IMAGE in self.takes,
         )
 
     @property
@@ -212,6 +217,8 @@ class Asked:
     read: Callable[[], Prompt] = _nothing
     look_around: Callable[[Prompt], Surroundings] = _unknown
     key: str = ""
+    # What it holds besides text.
+    media: frozenset[Medium] = frozenset()
     decision: Decision | None = None
     unreachable: frozenset[str] = frozenset()
 
@@ -248,9 +255,18 @@ class Asked:
 def route_request(name: str, table: Table, asked: Asked | None = None) -> RoutedRequest:
     """What answers, or will before long (`is_coming`); `asked` is what `auto` decides by.
 
-    Raises OmniError model_not_found, no_text_model, deployment_not_ready or no_deployment_ready,
-    saying what to do.
+    Raises OmniError model_not_found, no_text_model, no_vision, no_audio, deployment_not_ready or
+    no_deployment_ready, saying what to do.
     """
+    found = _routed(name, table, asked)
+    if asked and asked.media:
+        others = {each.name: each.takes for each in table.offered}
+        serving = found.serving
+        check_taken(asked.media, serving.name, serving.takes, others)
+    return found
+
+
+def _routed(name: str, table: Table, asked: Asked | None) -> RoutedRequest:
     if name in table.deployments:
         return _able(
             RoutedRequest(table.deployments[name], name, "a deployment has this name")

@@ -10,10 +10,12 @@ from deployments.planning.launch_facts import LaunchFacts
 
 
 def file_bytes(launch: LaunchFacts) -> int:
-    """Of the model and of its draft, as far as they are there."""
-    paths = _files(launch.model_path, launch.is_folder) + _files(
-        launch.draft_path, launch.is_folder
-    )
+    """Of the model, of its draft and of its projector, as far as they are there."""
+    paths = [
+        file
+        for path in (launch.model_path, launch.draft_path, launch.projector_path)
+        for file in _files(path, launch.is_folder)
+    ]
     return sum(path.stat().st_size for path in paths if path.exists())
 
 

@@ -164,6 +164,8 @@ class DeviceUse:
     kv_bytes: int = 0
     compute_bytes: int = 0
     other_bytes: int = 0
+    # The file with which the model sees or hears, and what it works with.
+    projector_bytes: int = 0
     # What others (deployments, programs) hold there at the moment.
     held_bytes: int = 0
     # Of the weights: mapped parts of the file that are not computed with, which the kernel drops
@@ -191,12 +193,17 @@ class DeviceUse:
             "kv_bytes": self.kv_bytes,
             "compute_bytes": self.compute_bytes,
             "other_bytes": self.other_bytes,
+            "projector_bytes": self.projector_bytes,
         }
 
     @property
     def needed_bytes(self) -> int:
         return (
-            self.weights_bytes + self.kv_bytes + self.compute_bytes + self.other_bytes
+            self.weights_bytes
+            + self.kv_bytes
+            + self.compute_bytes
+            + self.other_bytes
+            + self.projector_bytes
         )
 
 

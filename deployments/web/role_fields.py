@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.models import Deployment, Model
-from deployments.planning.roles import DRAFT, source_of
+from deployments.planning.roles import DRAFT, PROJECTOR, source_of
 from deployments.strategies.base import Strategy
 
 STRATEGY = "strategy"
@@ -79,4 +79,6 @@ def initial_members(deployment: Deployment, strategy: Strategy) -> dict[str, Any
         if binding:
             initial.setdefault(each.needs_model, binding.model.name)
             initial[each.name] = binding.devices
+    if PROJECTOR in bound and strategy.takes_projector:
+        initial[PROJECTOR] = bound[PROJECTOR].model.name
     return initial
