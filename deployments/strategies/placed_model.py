@@ -47,7 +47,7 @@ from deployments.strategies.base import Strategy, caution, info
 from deployments.strategies.projection import (
     Projection,
     projection,
-    projection_reasons,
+    room_reasons,
 )
 from deployments.strategies.remedies import Case, memory_reasons, room_of
 from deployments.strategies.remote_layers import remote_layers_reasons
@@ -156,7 +156,7 @@ def place_model(
         *memory_reasons(case, found),
         *remote_layers_reasons(member.shape, cards, places),
         *_prompt_cache_reasons(request, values, host, found),
-        *projection_reasons(seeing, member, applied),
+        *room_reasons(seeing, applied),
     )
     use = seeing.added_to(found.use) if seeing else found.use
     speed = SpeedModel(member.shape, cards, host, places, applied, shares)

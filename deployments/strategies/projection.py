@@ -92,16 +92,12 @@ def projection(
     return Projection(member, device, host, use)
 
 
-def projection_reasons(
-    found: Projection | None, model: Member, settings: MemorySettings
-) -> tuple[Reason, ...]:
-    """Whether the two belong together, and whether an image has room."""
-    if found is None:
-        return ()
-    return (*_pair_reasons(found.member, model), *_room_reasons(found, settings))
-
-
-def _pair_reasons(projector: Member, model: Member) -> list[Reason]:
+def pair_reasons(request: PlanRequest, serving_role: str) -> list[Reason]:
+    """Whether the projector of a request and its model belong together."""
+    projector = request.members.get(PROJECTOR)
+    model = request.members.get(serving_role)
+    if projector is None or model is None or not projector.facts.is_projector:
+        return []
     files = [
         PartnerFile.of(each.name, each.path, each.facts.as_dict())
         for each in (model, projector)
@@ -129,9 +125,10 @@ def _makes(projector: Member) -> str:
     return f"{kind or 'an unknown kind'} with vectors of {width}"
 
 
-def _room_reasons(found: Projection, settings: MemorySettings) -> list[Reason]:
-    tokens = found.use.tokens
-    if not tokens:
+def room_reasons(found: Projection | None, settings: MemorySettings) -> list[Reason]:
+    """Whether an image has room in the context, and in a micro-batch."""
+    tokens = found.use.tokens if found else None
+    if found is None or not tokens:
         return []
     reasons = []
     slots = 1 if settings.kv_unified else max(settings.parallel, 1)
