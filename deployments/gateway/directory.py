@@ -21,7 +21,7 @@ from deployments.gateway.kv_transfer_facts import kv_transfer_facts
 from deployments.gateway.routing import ExternalServer, Passage, Peer, Serving, Table
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import address_of
-from deployments.models import Binding, Deployment, Instance, Role, Route
+from deployments.models import HELPING_ROLES, Binding, Deployment, Instance, Role, Route
 from deployments.planning.settings import context_tokens, with_defaults
 from deployments.states import InstanceState
 from deployments.strategies import STRATEGIES
@@ -31,8 +31,6 @@ from omni.errors import OmniError
 log = logging.getLogger(__name__)
 
 REMEMBERED_S = 0.5
-# What they play answers nothing by itself.
-HELPERS = (Role.DRAFT, Role.PROJECTOR)
 
 _in_database = DatabasePool("gateway-table", 1)
 _table: tuple[float, Table] = (-REMEMBERED_S, Table())
@@ -187,7 +185,9 @@ def _written_purposes(deployment: Deployment) -> tuple[str, ...]:
 def _guessed(deployment: Deployment) -> tuple[str, ...]:
     """Only what names tell: to chat is no purpose of its own, almost any model can."""
     bindings = deployment.bindings.all()
-    models = [binding.model.name for binding in bindings if binding.role not in HELPERS]
+    models = [
+        binding.model.name for binding in bindings if binding.role not in HELPING_ROLES
+    ]
     names = (deployment.name, deployment.external_model, *models)
     return guessed_purposes(
         ModelTraits(names, kind=deployment.kind, has_chat_template=False)
@@ -200,7 +200,7 @@ def _context_of_a_request(
     """In tokens; 0 where it is not known, as of an external server."""
     if deployment.is_external:
         return 0
-    bindings = [b for b in deployment.bindings.all() if b.role not in HELPERS]
+    bindings = [b for b in deployment.bindings.all() if b.role not in HELPING_ROLES]
     trained = [b.model.n_ctx_train for b in bindings]
     together = context_tokens(deployment.settings, next(iter(trained), None))
     if settings["kv_unified"] == "on":

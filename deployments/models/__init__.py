@@ -3,6 +3,7 @@
 from deployments.models.advice import RigQuestion
 from deployments.models.benchmark import BenchmarkRun
 from deployments.models.deployment import (
+    HELPING_ROLES,
     Binding,
     Deployment,
     Instance,
@@ -16,6 +17,7 @@ from deployments.models.measurement import LayoutResult, Measurement, ReferenceA
 from deployments.models.plan import StoredPlan
 
 __all__ = [
+    "HELPING_ROLES",
     "ApiKey",
     "BenchmarkRun",
     "Binding",

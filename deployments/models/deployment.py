@@ -32,6 +32,8 @@ class Role(models.TextChoices):
     DECODE = "decode", "Decode"
 
 
+# Their models answer nothing by themselves.
+HELPING_ROLES = (Role.DRAFT, Role.PROJECTOR)
 # A projector is loaded by its model's process.
 PROCESS_ROLES = [choice for choice in Role.choices if choice[0] != Role.PROJECTOR]
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deployments.formats.kinds import Kind
 from deployments.formats.partners import Belonging, PartnerFile, partners
-from deployments.formats.projectors import projector_of
 from deployments.models import Model
 
 
 def projectors() -> list[PartnerFile]:
-    rows = Model.objects.filter(state=Model.State.OK, kind=Kind.PROJECTOR)
-    return [PartnerFile.of(*row) for row in rows.values_list("name", "path", "facts")]
+    rows = Model.projecting().values_list("name", "path", "facts")
+    return [PartnerFile.of(*row) for row in rows]
 
 
 def has_projector(model: Model, among: Sequence[PartnerFile]) -> bool:
@@ -41,9 +39,3 @@ def projectors_for(model: Model) -> OfferedProjectors:
         for wanted in (Belonging.YES, Belonging.PERHAPS)
     )
     return OfferedProjectors(certain, possible)
-
-
-def takes_media(model: Model) -> frozenset[str]:
-    """What a projector lets its model take besides text."""
-    found = projector_of(model.facts)
-    return found.media if found else frozenset()

@@ -36,6 +36,7 @@ from deployments.web.role_fields import (
     MODEL,
     STRATEGY,
     RoleField,
+    bound_projector,
     initial_members,
     members_of,
     role_fields,
@@ -204,9 +205,11 @@ class DeploymentForm(forms.Form):
     def _add_projectors(self) -> None:
         """Those that could belong to the model that is chosen; without any there is no field."""
         asked = self.data if self.is_bound else self.initial
-        model = Model.deployable().filter(name=str(asked.get(MODEL) or "")).first()
-        offered = projector_choices(model, str(asked.get(PROJECTOR) or ""))
-        if not offered or not self.strategy_chosen.takes_projector:
+        offered: list[tuple[str, str]] = []
+        if self.strategy_chosen.takes_projector and Model.projecting().exists():
+            model = Model.deployable().filter(name=str(asked.get(MODEL) or "")).first()
+            offered = projector_choices(model, bound_projector(self.deployment))
+        if not offered:
             del self.fields[PROJECTOR]
             return
         choice_field(self, PROJECTOR).choices = [("", "None: texts only"), *offered]

@@ -82,3 +82,11 @@ def initial_members(deployment: Deployment, strategy: Strategy) -> dict[str, Any
     if PROJECTOR in bound and strategy.takes_projector:
         initial[PROJECTOR] = bound[PROJECTOR].model.name
     return initial
+
+
+def bound_projector(deployment: Deployment | None) -> str:
+    """The name of the projector that it has."""
+    if deployment is None:
+        return ""
+    names = deployment.bindings.filter(role=PROJECTOR).values_list("model__name")
+    return "".join(name for (name,) in names)
