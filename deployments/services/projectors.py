@@ -39,3 +39,10 @@ def projectors_for(model: Model) -> OfferedProjectors:
         for wanted in (Belonging.YES, Belonging.PERHAPS)
     )
     return OfferedProjectors(certain, possible)
+
+
+def own_projector(model: Model) -> Model | None:
+    """The nearest of those that say they are the model's and see; a guess is never taken."""
+    found = partners(as_partner(model), projectors())
+    name = next((each.name for each in found if each.sees), "")
+    return Model.objects.filter(name=name).first()
