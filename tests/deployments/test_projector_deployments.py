@@ -10,17 +10,22 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from deployments.advice.purposes import Purpose, Question
 from deployments.library import folders
 from deployments.models import Binding, Deployment, Engine, Model
 from deployments.planning.settings import SETTINGS
+from deployments.rig.advised import applied
 from deployments.rig.apply import apply
 from deployments.rig.export import rig_text
 from deployments.rig.reader import parse
 from deployments.rig.words import RigError
 from deployments.services import one_click
+from deployments.services.advice_documents import deployments_of
+from deployments.services.advising import advise
 from deployments.services.deployments import deployment_change, deployment_create
 from deployments.services.plans import plan_deployment, setup_of
 from deployments.services.projectors import has_projector, projectors, projectors_for
+from gpus.models import Host
 from omni.errors import OmniError
 from tests.vision_models import Eye, write_projector
 
@@ -211,3 +216,28 @@ def test_the_rig_file_refuses_a_device_for_it_and_a_strategy_without(
         parse(text.replace("{model: CPU}", "{model: CPU, projector: CPU}"))
     with pytest.raises(RigError, match="projector"):
         parse(text.replace("    models:", "    strategy: speculative\n    models:"))
+
+
+# --- advice ---------------------------------------------------------------------------------------
+def test_advice_gives_a_projector_to_what_is_to_see_and_to_nothing_else(
+    host: Host, engine: Engine, model: Model, eyes: Model, nameless: Model
+) -> None:
+    seeing, talking = (
+        Purpose(name, (model.name,), context=2048) for name in ("vision", "chat")
+    )
+    for purpose, roles in ((seeing, {"model", "projector"}), (talking, {"model"})):
+        (first, *_) = advise(Question((purpose,)), host).answers
+        (entry,) = deployments_of(first)
+        assert set(entry["models"]) == roles
+        assert set(entry["devices"]) == {"model"}
+    eyes.delete()
+    (first, *_) = advise(Question((seeing,)), host).answers
+    assert set(deployments_of(first)[0]["models"]) == {"model"}, "a guess is not taken"
+
+
+def test_what_was_advised_is_a_rig_file_that_applies(
+    host: Host, engine: Engine, model: Model, eyes: Model
+) -> None:
+    question = Question((Purpose("vision", (model.name,), context=2048),))
+    applied(advise(question, host), 1)
+    assert Binding.objects.get(role="projector").model == eyes
