@@ -38,7 +38,7 @@ def kv_transfer_facts(upstream: Upstream) -> dict[str, Any]:
     """
     if upstream.kv_transfer:
         return upstream.kv_transfer.facts
-    return parse_kv_transfer(upstream.response.headers.get("x-omni-handover", ""))
+    return parse_kv_transfer(upstream.answer.headers.get("x-omni-handover", ""))
 
 
 async def refused(upstream: Upstream) -> OmniError:

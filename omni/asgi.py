@@ -19,9 +19,8 @@ from django.urls import re_path  # noqa: E402
 from chat import generation, keeping  # noqa: E402
 from chat.socket_urls import websocket_urlpatterns as chat_sockets  # noqa: E402
 from deployments.gateway import asgi as gateway_asgi  # noqa: E402
-from deployments.gateway.http_rules import cors_headers, is_gateway_path  # noqa: E402
-from deployments.gateway.reply import failure_headers  # noqa: E402
-from deployments.gateway.shapes import error_body, status_of  # noqa: E402
+from deployments.gateway.http_rules import is_gateway_path  # noqa: E402
+from deployments.gateway.shapes import status_of  # noqa: E402
 from deployments.web.socket_urls import websocket_urlpatterns as deployment_sockets  # noqa: E402
 from gpus.socket_urls import websocket_urlpatterns as gpu_sockets  # noqa: E402
 from omni.connections import Headers  # noqa: E402
@@ -84,12 +83,7 @@ def explain(
     A page that may ask may read it, too.
     """
     if is_gateway_path(path):
-        answer = {
-            "Content-Type": "application/json",
-            **failure_headers(error),
-            **cors_headers(headers),
-        }
-        return status_of(error), error_body(error), answer
+        return gateway_asgi.explain(error, headers)
     status = {"forbidden": 403}.get(error.code, status_of(error))
     return (
         status,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,6 +22,17 @@ from daphne.http_protocol import HTTPFactory
 from daphne.server import reactor
 from twisted.web import http
 
+from omni.connection_limits import (
+    HEAD_S,
+    IDLE_S,
+    LINGER_S,
+    LONGEST_HEAD,
+    LONGEST_LINE,
+    body_within_s,
+    longest_idle,
+    refusal,
+    room_for_connections,
+)
 from omni.errors import OmniError
 
 # Twisted's interfaces say less than its objects can, and its channel is typed in part only.
@@ -30,24 +40,8 @@ _HttpChannel: Any = http.HTTPChannel
 _later: Any = reactor.callLater
 log = logging.getLogger(__name__)
 
-# A request's line and headers, and one that is still to come on a connection that is kept.
-HEAD_S = 20.0
-IDLE_S = 60.0
-# A body has this long, and longer the larger it is: slower than this nobody is.
-BODY_S = 30.0
-SLOWEST_BYTES_PER_S = 50_000
-# One whose length nobody knows.
-CHUNKED_BODY_S = 300.0
 # A body up to this length is stored before anybody is asked.
 SHORT_BODY_BYTES = 64 << 10
-LONGEST_LINE = 16 << 10
-# After a refusal so much longer is read, so that the client gets to see it.
-LINGER_S = 2.0
-# Descriptors for other things than clients, and what one client may take: its own and one to an
-# engine.
-OTHER_FILES = 200
-FILES_PER_CLIENT = 2
-MOST_CONNECTIONS = 4096
 
 # How long a body may be, by the request's scope. Raises OmniError.
 Admit = Callable[[dict[str, Any]], Awaitable[int]]
@@ -57,22 +51,11 @@ Headers = list[tuple[bytes, bytes]]
 Explain = Callable[[str, OmniError, Headers], tuple[int, bytes, dict[str, str]]]
 
 
-def room_for_connections() -> int:
-    """Raises the limit of open files as far as it goes; how many clients fit in."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OTHER_FILES + FILES_PER_CLIENT * MOST_CONNECTIONS
-    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if reachable > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
-        soft = reachable
-    return max(16, min(MOST_CONNECTIONS, (soft - OTHER_FILES) // FILES_PER_CLIENT))
-
-
 class LimitedChannel(_HttpChannel):  # type: ignore[misc]
     """One connection. `limits` is the factory that it belongs to."""
 
     MAX_LENGTH = LONGEST_LINE
-    totalHeadersSize = 2 * LONGEST_LINE
+    totalHeadersSize = LONGEST_HEAD
     limits: LimitedFactory
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
@@ -115,9 +98,7 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         if length == 0:
             super().allHeadersReceived()
             return
-        self._due_in(
-            CHUNKED_BODY_S if length is None else BODY_S + length / SLOWEST_BYTES_PER_S
-        )
+        self._due_in(body_within_s(length))
         if length is not None and length <= SHORT_BODY_BYTES:
             super().allHeadersReceived()
             return
@@ -165,18 +146,7 @@ class LimitedChannel(_HttpChannel):  # type: ignore[misc]
         status, body, headers = self.limits.explain(
             path.partition("?")[0], error, asked
         )
-        reason = http.RESPONSES.get(status, b"Error").decode()
-        named = {
-            **headers,
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-            "Server": "omni",
-        }
-        head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
-        self.transport.write(
-            f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode("latin-1", "replace")
-            + body
-        )
+        self.transport.write(refusal(status, body, headers))
         self._networkProducer.resumeProducing()
         self._due_in(LINGER_S)
 
@@ -239,12 +209,7 @@ class LimitedFactory(HTTPFactory):
         self.channels[channel] = None
         if len(self.channels) + self.server.open_sockets() <= self.most:
             return
-        idle = [
-            one
-            for one in self.channels
-            if one.idle_since_s is not None and one is not channel
-        ]
-        oldest = min(idle, key=lambda one: one.idle_since_s or 0.0, default=channel)
+        oldest = longest_idle(self.channels, channel)
         self.channels.pop(oldest, None)
         oldest.drop()
 

@@ -21,19 +21,18 @@ from twisted.internet import defer, reactor
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from omni.connection_limits import DRAIN_S, HTTP_STALL_S
 from omni.connections import SHORT_BODY_BYTES, Admit, Explain, LimitedFactory
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
 
-HTTP_STALL_S = 120.0
 SOCKET_STALL_S = 30.0
 # The longest question in a script of three bytes a character; frames that wait while one is worked
 # on.
 LARGEST_FRAME_BYTES = 2 << 20
 MOST_WAITING_FRAMES = 256
 MOST_WAITING_CHARACTERS = 4 << 20
-DRAIN_S = 3.0
 CANCEL_S = 2.0
 TICK_S = 0.02
 

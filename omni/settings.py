@@ -52,6 +52,8 @@ OMNI_RPC_DEVICES = envwords(
 OMNI_HANDOVER_LIMIT_MIB = envint("OMNI_HANDOVER_LIMIT_MIB", 0, low=0, high=1 << 24)
 # Seconds that a request to the gateway may take, all in all, once its deployment is ready.
 OMNI_REQUEST_LIMIT = envint("OMNI_REQUEST_LIMIT", 3600, low=1, high=7 * 86400)
+# Where the gateway's own process listens, set by `up`; 0: the panel's own port is all there is.
+OMNI_GATEWAY_PORT = envint("OMNI_GATEWAY_PORT", 0, low=0, high=65535)
 # Sites whose pages may ask the gateway from a browser, such as https://app.example; * is any.
 OMNI_CORS_ORIGINS = envlist("OMNI_CORS_ORIGINS")
 CHANGELOG = (BASE_DIR / "CHANGELOG.md").read_text()

@@ -34,6 +34,7 @@ MANAGE = str(Path(__file__).resolve().parent.parent / "manage.py")
 READY_TIMEOUT_S = 60.0
 HEALTH_TIMEOUT_S = 2.0
 PORT_TIMEOUT_S = 3.0
+MOST_GATEWAY_PROCESSES = 32
 TICK_S = 0.1
 READY_TICK_S = 0.05
 HEALTH_REQUEST = b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n"
@@ -49,6 +50,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port", type=int, default=8000, help="port to listen on (default 8000)"
+    )
+    parser.add_argument(
+        "--gateway-port",
+        type=int,
+        help="port for programs (default: the one after --port)",
+    )
+    parser.add_argument(
+        "--gateway-processes",
+        type=int,
+        default=1,
+        help="processes that listen there (default 1); 0: programs use the panel's own port only",
     )
     parser.add_argument(
         "--no-browser", action="store_true", help="do not open a browser"
@@ -81,6 +93,8 @@ class Up:
 
     def __init__(self, options: Namespace) -> None:
         self.host, self.port = str(options.host), int(options.port)
+        self.gateway_port = int(options.gateway_port or self.port + 1)
+        self.gateway_processes = int(options.gateway_processes)
         self.opens_browser = not options.no_browser
         self.keeps_models = bool(options.keep_models)
         self.panel = Panel()
@@ -92,7 +106,7 @@ class Up:
         if warning:
             say(warning)
         with only_one():
-            refuse_taken_port(self.host, self.port)
+            self.refuse_what_cannot_be()
             try:
                 self.start()
                 if not self.signals.stops:
@@ -111,10 +125,26 @@ class Up:
             )
         self._prepare()
         say("Starting the web server and the agent …")
+        if self.gateway_processes:
+            # Pages say where programs ask.
+            os.environ["OMNI_GATEWAY_PORT"] = str(self.gateway_port)
         web = ("serve", "--host", self.host, "--port", str(self.port))
+        gateway = ("gateway", "--host", self.host, "--port", str(self.gateway_port))
         self._begin(python_child("agent", (MANAGE, "agent"), OMNI_HOME.logs))
         self._begin(python_child("web server", (MANAGE, *web), OMNI_HOME.logs))
+        for name in gateway_names(self.gateway_processes):
+            self._begin(python_child(name, (MANAGE, *gateway), OMNI_HOME.logs))
         self._wait_until_ready()
+
+    def refuse_what_cannot_be(self) -> None:
+        if not 0 <= self.gateway_processes <= MOST_GATEWAY_PROCESSES:
+            raise UpError(
+                f"--gateway-processes {self.gateway_processes} is not possible. Use 0 to"
+                f" {MOST_GATEWAY_PROCESSES}."
+            )
+        refuse_taken_port(self.host, self.port, "--port")
+        if self.gateway_processes:
+            refuse_taken_port(self.host, self.gateway_port, "--gateway-port")
 
     def _begin(self, child: Child) -> None:
         self.panel.children.append(child)
@@ -131,15 +161,22 @@ class Up:
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
         web = self.panel.child("web server")
-        while not self.signals.stops:
-            if is_healthy(self.host, self.port):
-                return
-            if web.exit_code is not None:
-                raise UpError(f"The web server ended while starting.\n{_log_of(web)}")
-            if time.monotonic() > deadline:
+        waited_for = {self.port: web}
+        if self.gateway_processes:
+            first = gateway_names(self.gateway_processes)[0]
+            waited_for[self.gateway_port] = self.panel.child(first)
+        while not self.signals.stops and waited_for:
+            port, child = next(iter(waited_for.items()))
+            if is_healthy(self.host, port):
+                del waited_for[port]
+                continue
+            if child.exit_code is not None:
                 raise UpError(
-                    f"The web server is not ready after {READY_TIMEOUT_S:.0f} s.\n{_log_of(web)}"
+                    f"The {child.name} ended while starting.\n{_log_of(child)}"
                 )
+            if time.monotonic() > deadline:
+                late = f"is not ready after {READY_TIMEOUT_S:.0f} s"
+                raise UpError(f"The {child.name} {late}.\n{_log_of(child)}")
             self.signals.wait(READY_TICK_S)
 
     def announce(self) -> None:
@@ -147,6 +184,9 @@ class Up:
         say(
             f"Omni is ready: {url}   (Ctrl-C stops it; state and logs are in {OMNI_HOME.root})"
         )
+        if self.gateway_processes:
+            programs = _authority(self.host, self.gateway_port)
+            say(f"Programs ask at http://{programs}/v1 with a key.")
         if self.opens_browser and sys.stdout.isatty() and os.environ.get("DISPLAY"):
             import webbrowser
 
@@ -169,6 +209,13 @@ class Up:
         say("Stopped.")
 
 
+def gateway_names(processes: int) -> list[str]:
+    """What the gateway's processes are called; one alone needs no number."""
+    if processes == 1:
+        return ["gateway"]
+    return [f"gateway {number}" for number in range(1, processes + 1)]
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -187,9 +234,9 @@ def only_one() -> IO[str]:
     return lock
 
 
-def refuse_taken_port(host: str, port: int) -> None:
+def refuse_taken_port(host: str, port: int, option: str) -> None:
     if not 1 <= port <= 65535:
-        raise UpError(f"--port {port} is not a port. Use a number from 1 to 65535.")
+        raise UpError(f"{option} {port} is not a port. Use a number from 1 to 65535.")
     deadline = time.monotonic() + PORT_TIMEOUT_S
     while True:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -201,7 +248,7 @@ def refuse_taken_port(host: str, port: int) -> None:
                 if time.monotonic() > deadline:
                     raise UpError(
                         f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with"
-                        " --port."
+                        f" {option}."
                     ) from None
         time.sleep(TICK_S)
 

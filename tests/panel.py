@@ -65,9 +65,18 @@ class RunningPanel:
     """
 
     def __init__(
-        self, home: Path, *, stand_ins: int = 2, is_prepared: bool = False
+        self,
+        home: Path,
+        *,
+        stand_ins: int = 2,
+        is_prepared: bool = False,
+        gateway_processes: int = 0,
     ) -> None:
+        """Without processes for the gateway, each of which would be loaded for every panel, its
+        programs ask the web server."""
         self.home = home
+        self.gateway_processes = gateway_processes
+        self.gateway_port = free_port()
         self.is_prepared = is_prepared
         self.port = free_port()
         self.engine_ports = panel_ports()
@@ -80,6 +89,10 @@ class RunningPanel:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.gateway_port}"
 
     @property
     def env(self) -> dict[str, str]:
@@ -115,6 +128,10 @@ class RunningPanel:
             "--no-browser",
             "--port",
             str(self.port),
+            "--gateway-port",
+            str(self.gateway_port),
+            "--gateway-processes",
+            str(self.gateway_processes),
             *arguments,
         ]
         with self.output.open("a") as output:

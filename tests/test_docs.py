@@ -20,7 +20,7 @@ PAGES = (
 FOLDERS = "(?:omni|gpus|deployments|chat|static|tests|templates|benchmarks|docs)"
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Hidden from the README on purpose: the panel's own parts, started by `up`.
-INTERNAL_COMMANDS = {"agent", "prepare", "sampler", "serve", "stopall", "up"}
+INTERNAL_COMMANDS = {"agent", "gateway", "prepare", "sampler", "serve", "stopall", "up"}
 
 
 def test_every_environment_variable_is_documented_and_every_documented_one_is_read() -> (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from django.conf import settings
@@ -20,9 +20,15 @@ from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
 from deployments.gateway.keys import INVALID_KEY, Key, authorize, still_usable
 from deployments.gateway.relay import Upstream, open_answer
-from deployments.gateway.reply import EVENT_STREAM, Reply
+from deployments.gateway.reply import EVENT_STREAM, Reply, failure_headers
 from deployments.gateway.routing import AUTO
-from deployments.gateway.shapes import FieldError, model_entry, model_list
+from deployments.gateway.shapes import (
+    FieldError,
+    error_body,
+    model_entry,
+    model_list,
+    status_of,
+)
 from deployments.gateway.waiting import Wait
 from omni.client_address import nearest_stranger
 from omni.errors import OmniError
@@ -39,6 +45,11 @@ READ_IN_THREAD_BYTES = 1 << 20
 KEEP_ALIVE_S = 10.0
 # With the time for which a key is remembered, a revoked one ends its streams within two seconds.
 KEY_CHECKED_EVERY_S = 0.8
+STOPPING = (
+    "gateway_stopping",
+    "The panel is being ended or started again.",
+    "Send the request again in a moment.",
+)
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -60,11 +71,30 @@ async def gateway(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await reply.fail(error)
     except ClientGone:
         pass
+    except asyncio.CancelledError:
+        # Its server ends: what has begun says so, instead of breaking off.
+        await reply.fail(OmniError(*STOPPING, retry=True))
+        raise
     except Exception:
         log.exception("%s %s failed", scope["method"], scope["path"])
         await reply.fail(
             OmniError("internal", "The panel made a mistake; its log says which.")
         )
+
+
+def explain(
+    error: OmniError, headers: Iterable[tuple[bytes, bytes]]
+) -> tuple[int, bytes, dict[str, str]]:
+    """The answer to a request that was not let in: status, body, headers.
+
+    A page that may ask may read it, too.
+    """
+    named = {
+        "Content-Type": "application/json",
+        **failure_headers(error),
+        **cors_headers(headers),
+    }
+    return status_of(error), error_body(error), named
 
 
 async def admit(scope: dict[str, Any]) -> int:
@@ -239,9 +269,7 @@ async def _keep_alive(reply: Reply, wait: Wait) -> None:
 
 def _headers(upstream: Upstream) -> dict[str, str]:
     headers = {
-        "content-type": upstream.response.headers.get(
-            "content-type", "application/json"
-        ),
+        "content-type": upstream.answer.headers.get("content-type", "application/json"),
         "x-omni-deployment": upstream.choice.serving.name,
         "x-omni-route": upstream.choice.route,
     }

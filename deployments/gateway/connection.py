@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
+import aiohttp
 
 from deployments.instances.engine_client import MOST_CONNECTIONS
+from deployments.instances.engine_stream import TooManyOpen
+from deployments.instances.listener import NotTheEngine
 from omni.errors import OmniError
+
+NOT_CONNECTED = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    NotTheEngine,
+)
 
 
 @contextmanager
@@ -18,18 +26,18 @@ def engine_errors(deployment: str) -> Iterator[None]:
     again = "Try again; the Deployments page shows its state."
     try:
         yield
-    except httpx.PoolTimeout as error:
+    except TooManyOpen as error:
         text = f"More than {MOST_CONNECTIONS} requests are open."
         raise OmniError("gateway_busy", text, "Try again later.", retry=True) from error
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+    except NOT_CONNECTED as error:
         raise OmniError(
             "engine_unreachable", f"Cannot connect to {who}.", again, retry=True
         ) from error
-    except httpx.TimeoutException as error:
+    except aiohttp.ServerTimeoutError as error:
         raise OmniError(
             "engine_silent", f"No answer in time from {who}.", again, retry=True
         ) from error
-    except httpx.HTTPError as error:
+    except aiohttp.ClientError as error:
         raise OmniError(
             "engine_died", f"The connection to {who} broke off.", again, retry=True
         ) from error

@@ -39,6 +39,10 @@ class WholeEvents:
 
         Raises OmniError (engine_died) for an event without an end.
         """
+        if not self._rest and chunk.endswith(EVENT_ENDS[0]):
+            # As engines send them: what came is passed on as it is.
+            self._remember(chunk)
+            return chunk
         # What was looked through before is not looked through again, however small the pieces are.
         begin = max(0, len(self._rest) - LONGEST_END + 1)
         self._rest += chunk

@@ -7,16 +7,19 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
-import httpx
 from django.conf import settings
 
 from deployments.gateway.routing import Serving
-from deployments.instances.engine_client import engine_request
+from deployments.instances.engine_stream import (
+    EngineAnswer,
+    EngineRequest,
+    engine_post,
+)
 from omni.errors import OmniError
 
 # By it a panel knows its own request when somebody gave its own address as that of an external
 # server.
-MARK = b"x-omni-from"
+MARK = "x-omni-from"
 PASSED_ON = ("application/json", "text/event-stream")
 
 
@@ -30,20 +33,15 @@ def as_taken(
     return kept, sorted({*dropped, *(set(fields) - set(kept))})
 
 
-def request_to(
-    serving: Serving, path: str, fields: Mapping[str, Any], silence_s: float
-) -> httpx.Request:
+def request_to(serving: Serving, path: str, fields: Mapping[str, Any]) -> EngineRequest:
     """Under the model's name there, with the server's own key; engines of ours get their own."""
-    named = {**fields, "model": serving.alias}
-    if serving.external:
-        key = settings.OMNI_HOME.kept_secret(serving.external.key_name)
-    else:
-        key = None
     assert serving.address
-    request = engine_request(serving.address, path, named, silence_s, key=key)
-    if serving.external:
-        request.headers[MARK.decode()] = own_mark()
-    return request
+    named = {**fields, "model": serving.alias}
+    if serving.external is None:
+        return engine_post(serving.address, path, named)
+    key = settings.OMNI_HOME.kept_secret(serving.external.key_name)
+    mark = {MARK: own_mark()}
+    return engine_post(serving.address, path, named, key=key, headers=mark)
 
 
 def own_mark() -> str:
@@ -53,7 +51,9 @@ def own_mark() -> str:
 
 def refuse_own(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Raises OmniError (request_loop) for a request that this panel sent itself."""
-    if (MARK, own_mark().encode()) in {(name, value) for name, value in headers}:
+    if (MARK.encode(), own_mark().encode()) in {
+        (name, value) for name, value in headers
+    }:
         text = (
             "This panel was given its own address as that of an external server: the request would"
             " go round for ever."
@@ -63,9 +63,9 @@ def refuse_own(headers: Iterable[tuple[bytes, bytes]]) -> None:
         )
 
 
-def refuse(serving: Serving, response: httpx.Response) -> None:
+def refuse(serving: Serving, answer: EngineAnswer) -> None:
     """Raises OmniError (engine_refused) for an answer that is not for the client."""
-    status = response.status_code
+    status = answer.status
     name = serving.name
     if status in (401, 403):
         if serving.external:
@@ -86,7 +86,7 @@ def refuse(serving: Serving, response: httpx.Response) -> None:
             "engine_refused", text, "Give the address it really answers at."
         )
     if (
-        not response.headers.get("content-type", PASSED_ON[0])
+        not answer.headers.get("content-type", PASSED_ON[0])
         .lower()
         .startswith(PASSED_ON)
     ):

@@ -18,7 +18,6 @@ from http import HTTPStatus
 from typing import Any
 
 import httpx
-from django.conf import settings
 
 from deployments.gateway.admission import admitted, explain_errors
 from deployments.gateway.auto.decision import Surroundings
@@ -45,7 +44,8 @@ from deployments.gateway.shapes import FieldError
 from deployments.gateway.suspects import suspects
 from deployments.gateway.usage import Usage, usage_of_answer, usage_of_events
 from deployments.gateway.waiting import Wait, at_work, in_line, watched
-from deployments.instances.engine_client import ask, engine_request, send
+from deployments.instances.engine_client import ask, engine_request
+from deployments.instances.engine_stream import EngineAnswer, opened
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Upstream:
     """An engine's answer whose status and headers are known and whose body is still to come."""
 
     choice: RoutedRequest
-    response: httpx.Response
+    answer: EngineAnswer
     is_stream: bool
     sent_at: float  # time.monotonic() when the request came in, before any hand-over
     wait: Wait
@@ -81,7 +81,7 @@ class Upstream:
 
     @property
     def status(self) -> int:
-        return self.response.status_code
+        return self.answer.status
 
     @property
     def kv_transfer(self) -> KvTransferReport | None:
@@ -96,7 +96,7 @@ class Upstream:
         """
         whole = WholeEvents()
         with engine_errors(self.choice.serving.name):
-            async for chunk in self._chunks():
+            while chunk := await self._next():
                 self.passing.data_received(chunk)
                 events = whole.feed(chunk)
                 if events:
@@ -121,7 +121,7 @@ class Upstream:
         parts = []
         size_bytes = 0
         with engine_errors(self.choice.serving.name):
-            async for chunk in self._chunks():
+            while chunk := await self._next():
                 parts.append(chunk)
                 size_bytes += len(chunk)
                 if size_bytes > LARGEST_ANSWER_BYTES:
@@ -135,14 +135,10 @@ class Upstream:
         self.usage = usage_of_answer(whole)
         return whole
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        chunks = self.response.aiter_raw()
-        while True:
-            with self.wait.for_engine():
-                chunk = await anext(chunks, None)
-            if chunk is None:
-                return
-            yield chunk
+    async def _next(self) -> bytes:
+        """The next piece of the body; empty at its end."""
+        with self.wait.for_engine:
+            return await self.answer.read()
 
 
 @asynccontextmanager
@@ -223,11 +219,11 @@ async def _opened(
         fields, dropped = as_taken(choice.serving, sending.fields | taken, rest)
         async with (
             _engine(choice, fields, wait),
-            _sent(path, choice, fields, wait) as (response, passing),
+            _sent(path, choice, fields, wait) as (answer, passing),
         ):
             is_stream = fields.get("stream") is True
             yield Upstream(
-                choice, response, is_stream, sending.sent_at, wait, dropped, passing
+                choice, answer, is_stream, sending.sent_at, wait, dropped, passing
             )
 
 
@@ -243,9 +239,9 @@ async def _engine(
         yield
 
 
-def _refuse_packed(serving: Serving, response: httpx.Response) -> None:
+def _refuse_packed(serving: Serving, answer: EngineAnswer) -> None:
     """Bytes are passed on as they come, and looked into on the way: packed ones could not be."""
-    if response.headers.get("content-encoding", "identity") != "identity":
+    if answer.headers.get("content-encoding", "identity") != "identity":
         text = (
             f"The server of deployment {serving.name!r} packs its answer although it was asked"
             " not to."
@@ -280,18 +276,16 @@ async def _checked(
 @asynccontextmanager
 async def _sent(
     path: str, choice: RoutedRequest, fields: Mapping[str, Any], wait: Wait
-) -> AsyncIterator[tuple[httpx.Response, Passing]]:
+) -> AsyncIterator[tuple[EngineAnswer, Passing]]:
     serving = choice.serving
     async with WAYS[serving.passage](path, serving, fields) as passing:
-        request = request_to(serving, path, passing.fields, settings.OMNI_REQUEST_LIMIT)
+        request = request_to(serving, path, passing.fields)
         with in_line(serving, wait) as ticket, engine_errors(serving.name):
-            with wait.for_engine():
-                response = await send(request)
-            try:
+            async with AsyncExitStack() as connection:
+                with wait.for_engine:
+                    answer = await connection.enter_async_context(opened(request))
                 ticket.answered()
-                refuse(serving, response)
-                _refuse_packed(serving, response)
-                passing.status_received(response.status_code)
-                yield response, passing
-            finally:
-                await response.aclose()
+                refuse(serving, answer)
+                _refuse_packed(serving, answer)
+                passing.status_received(answer.status)
+                yield answer, passing

@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "deployment_not_ready": (503, "service_unavailable_error"),
     "no_deployment_ready": (503, "service_unavailable_error"),
     "gateway_busy": (503, "service_unavailable_error"),
+    "gateway_stopping": (503, "service_unavailable_error"),
     "answer_cut": (503, "service_unavailable_error"),
     "answer_incomplete": (502, "upstream_error"),
     "engine_unreachable": (502, "upstream_error"),

@@ -56,6 +56,9 @@ class Wait:
     # asked.
     since_s: float | None = None
 
+    def __post_init__(self) -> None:
+        self.for_engine = _Asking(self)
+
     @property
     def reason(self) -> str:
         """In words; empty when there is nothing to tell."""
@@ -82,14 +85,20 @@ class Wait:
         before = list(line.waiting).index(id(self))
         return max(0, before + 1 - max(0, self.serving.slots - line.answering))
 
-    @contextmanager
-    def for_engine(self) -> Iterator[None]:
-        """While the engine is asked for the next piece."""
-        self.since_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self.since_s = None
+
+class _Asking:
+    """While an engine is asked for the next piece. Once a token: no generator is made for it."""
+
+    __slots__ = ("wait",)
+
+    def __init__(self, wait: Wait) -> None:
+        self.wait = wait
+
+    def __enter__(self) -> None:
+        self.wait.since_s = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.wait.since_s = None
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The one HTTP client for engines: nothing is sent unless the engine itself listens there."""
+"""The HTTP client for engines, but for answers that are passed on while they come (engine_stream).
+
+Nothing is sent unless the engine itself listens there.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import httpx
 
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import key_of
-from omni.listeners import own_listener
+from deployments.instances.listener import NotTheEngine, listener_at
 
 MOST_CONNECTIONS = 1000
 CONNECT_S = 5.0
@@ -78,11 +81,11 @@ async def send(request: httpx.Request) -> httpx.Response:
     The answer's body is still to be read, and the answer to be closed. Raises httpx.HTTPError.
     """
     address: EngineAddress = request.extensions["omni_address"]
-    before = checked(address)
+    before = _checked(address)
 
     async def check_again(event: str, info: Mapping[str, Any]) -> None:
         # Whoever listened before listens still: so the connection is to it.
-        if event == "connection.connect_tcp.complete" and checked(address) != before:
+        if event == "connection.connect_tcp.complete" and _checked(address) != before:
             raise httpx.ConnectError(f"{address} changed hands", request=request)
 
     if address.owner:
@@ -167,21 +170,12 @@ def system_error(error: BaseException) -> int | None:
 
 
 # --- connecting -----------------------------------------------------------------------------------
-def checked(address: EngineAddress) -> str:
-    """Which socket listens there; empty where nobody else can.
-
-    Raises httpx.ConnectError where it is not the engine's: nothing may be sent.
-    """
-    if address.owner is None or address.port is None:
-        return ""
-
+def _checked(address: EngineAddress) -> str:
+    """Which socket listens there. Raises httpx.ConnectError where it is not the engine's."""
     try:
-        found = own_listener(address.owner.pid, address.owner.ticks, address.port)
-    except OSError as error:
-        raise httpx.ConnectError(f"who listens at {address} cannot be seen") from error
-    if found is None:
-        raise httpx.ConnectError(f"what listens at {address} is not the engine")
-    return found
+        return listener_at(address)
+    except NotTheEngine as error:
+        raise httpx.ConnectError(str(error)) from error
 
 
 def _client(address: EngineAddress) -> httpx.AsyncClient:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,23 +12,35 @@ from tests.gateway.fake_engine import FakeEngine
 from tests.gateway.served import Served
 
 
-def _served(folder: Path) -> Iterator[Served]:
-    running = Served(folder)
+@contextmanager
+def serving(folder: Path, **options: Any) -> Iterator[Served]:
+    """A server that is not started yet; ended with the block."""
+    running = Served(folder, **options)
     running.home.create()
     yield running
     running.stop()
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def server_command() -> str:
+    """Which of the servers a module's tests ask; one that asks both has parameters for it."""
+    return "serve"
+
+
+@pytest.fixture(scope="module")
+def served(
+    tmp_path_factory: pytest.TempPathFactory, server_command: str
+) -> Iterator[Served]:
     """A gateway of the module's own; the fixtures below prepare and start it."""
-    yield from _served(tmp_path_factory.mktemp("served"))
+    with serving(tmp_path_factory.mktemp("served"), command=server_command) as running:
+        yield running
 
 
 @pytest.fixture
-def own_served(tmp_path: Path) -> Iterator[Served]:
+def own_served(tmp_path: Path, server_command: str) -> Iterator[Served]:
     """A gateway of this test's own, not started yet."""
-    yield from _served(tmp_path)
+    with serving(tmp_path, command=server_command) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-"""The panel's web server alone, in a process of its own, with deployments written by hand."""
+"""The panel's web server alone, or the gateway's, in a process of its own, with deployments written
+by hand."""
 
 from __future__ import annotations
 
@@ -38,17 +39,20 @@ print("KEY", create_key("tests"))
 
 
 class Served:
-    """`manage.py serve` with its own OMNI_HOME."""
+    """`manage.py serve`, or `manage.py gateway`, with its own OMNI_HOME."""
 
-    def __init__(self, folder: Path, *, before: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, command: str = "serve", before: Sequence[str] = ()
+    ) -> None:
         """`before` stands before the server's command."""
+        self.command = command
         self.before, self.extra_env = before, dict[str, str]()
         self.home = Home(folder)
         self.port, self.key = free_port(), ""
         self.database = postgres.own_database(f"served_{self.port}")
         self.process: subprocess.Popen[bytes] | None = None
         self.started: list[subprocess.Popen[bytes]] = []
-        self.log = folder / "serve.log"
+        self.log = folder / f"{command}.log"
 
     @property
     def url(self) -> str:
@@ -91,7 +95,7 @@ class Served:
             *self.before,
             sys.executable,
             "manage.py",
-            "serve",
+            self.command,
             "--port",
             str(self.port),
         ]

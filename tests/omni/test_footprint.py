@@ -236,6 +236,8 @@ def test_a_wrong_environment_variable_ends_the_start_with_one_line(
         "--no-browser",
         "--port",
         str(free_port()),
+        "--gateway-processes",
+        "0",
     ]
     done = subprocess.run(
         argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120

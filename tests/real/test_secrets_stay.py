@@ -99,6 +99,8 @@ def test_a_weak_first_password_is_told_at_the_start(tmp_path: Path) -> None:
         "--no-browser",
         "--port",
         str(free_port()),
+        "--gateway-processes",
+        "0",
     ]
     done = subprocess.run(
         argv, env=env, capture_output=True, text=True, timeout=100, cwd=ROOT
