@@ -20,10 +20,11 @@ def file_bytes(launch: LaunchFacts) -> int:
 
 
 def file_stamp(launch: LaunchFacts) -> str:
-    """Tells one model's file from another that took its name; empty where there is none to look
-    at."""
+    """Tells one model's file, or its projector's, from another that took its name; empty where
+    there is none to look at."""
     try:
-        stats = [path.stat() for path in _files(launch.model_path, launch.is_folder)]
+        files = _files(launch.model_path, launch.is_folder)
+        stats = [path.stat() for path in files + _files(launch.projector_path, False)]
     except OSError:
         return ""
     if stats:

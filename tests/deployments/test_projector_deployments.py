@@ -27,6 +27,7 @@ from deployments.services.plans import plan_deployment, setup_of
 from deployments.services.projectors import has_projector, projectors, projectors_for
 from gpus.models import Host
 from omni.errors import OmniError
+from tests.helpers import squeezed
 from tests.vision_models import Eye, write_projector
 
 
@@ -168,7 +169,9 @@ def test_the_form_binds_what_is_chosen_and_shows_it_again(
     text = operator.get("/deployments/seer/change/").content.decode()
     assert '<option value="eyes" selected>' in text
     page = operator.get("/deployments/seer/").content.decode()
-    assert "eyes" in page and "--mmproj" in page
+    assert "eyes" in page and "--mmproj" in page and "eyes</a>\n          on" not in page
+    listed = squeezed(operator.get("/deployments/").content.decode())
+    assert "CPU;" not in listed
     operator.post("/deployments/seer/change/", typed(engine, model, projector=""))
     assert not Binding.objects.filter(role="projector").exists()
     answer = operator.post("/deployments/new/", typed(engine, model, projector="x"))
