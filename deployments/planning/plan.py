@@ -185,16 +185,18 @@ class DeviceUse:
         return self.needed_bytes - self.reclaimable_bytes
 
     def document(self) -> dict[str, Any]:
-        """What commands print of it as JSON."""
-        return {
+        """What commands print of it as JSON; of a projector only where there is one."""
+        found = {
             "name": self.name,
             "total_bytes": self.total_bytes,
             "weights_bytes": self.weights_bytes,
             "kv_bytes": self.kv_bytes,
             "compute_bytes": self.compute_bytes,
             "other_bytes": self.other_bytes,
-            "projector_bytes": self.projector_bytes,
         }
+        if self.projector_bytes:
+            found["projector_bytes"] = self.projector_bytes
+        return found
 
     @property
     def needed_bytes(self) -> int:

@@ -169,7 +169,9 @@ def test_the_form_binds_what_is_chosen_and_shows_it_again(
     text = operator.get("/deployments/seer/change/").content.decode()
     assert '<option value="eyes" selected>' in text
     page = operator.get("/deployments/seer/").content.decode()
-    assert "eyes" in page and "--mmproj" in page and "eyes</a>\n          on" not in page
+    assert (
+        "eyes" in page and "--mmproj" in page and "eyes</a>\n          on" not in page
+    )
     listed = squeezed(operator.get("/deployments/").content.decode())
     assert "CPU;" not in listed
     operator.post("/deployments/seer/change/", typed(engine, model, projector=""))
