@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DEPLOYMENT_CHANGED = "deployment.changed"
+KEYS_CHANGED = "keys.changed"
 NUDGE_TASK = "deployments.tasks.nudge_agent"
 SCAN_TASK = "deployments.tasks.scan_library"
 
@@ -33,7 +35,7 @@ def deployment_changed(deployment: Deployment) -> None:
     publish(
         STATE_GROUP,
         {
-            "type": "deployment.changed",
+            "type": DEPLOYMENT_CHANGED,
             "deployment": deployment.pk,
             "name": deployment.name,
             "state": deployment.state,
@@ -54,6 +56,11 @@ def downloads_changed() -> None:
 def benchmarks_changed() -> None:
     """Every page that shows a benchmark fetches it again."""
     publish(STATE_GROUP, {"type": "benchmark.changed"})
+
+
+def keys_changed() -> None:
+    """Every gateway process reads the keys again, and every page that shows them fetches them."""
+    publish(STATE_GROUP, {"type": KEYS_CHANGED})
 
 
 # --- agents ---------------------------------------------------------------------------------------

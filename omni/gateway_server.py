@@ -235,7 +235,7 @@ def run(host: str, port: int, *, application: Any, explain: Explain) -> None:
         loop="uvloop",
         http=protocol,
         ws="none",
-        lifespan="off",
+        lifespan="on",
         interface="asgi3",
         log_config=None,
         access_log=False,

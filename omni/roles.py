@@ -116,6 +116,14 @@ def require(user: Any, right: str) -> None:
         )
 
 
+def holders(right: str) -> Any:
+    """All users who may use a permission now, as a query."""
+    from django.contrib.auth import get_user_model
+
+    backend = "django.contrib.auth.backends.ModelBackend"
+    return get_user_model()._default_manager.with_perm(right, backend=backend)
+
+
 def rights_of(user: Any) -> frozenset[str]:
     """All that a user holds at this moment, to notice when some of it goes."""
     words = frozenset(word for word in (STAFF, SUPERUSER) if may(user, word))

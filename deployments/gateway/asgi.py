@@ -18,10 +18,12 @@ from deployments.gateway.directory import routing_table
 from deployments.gateway.external import refuse_own
 from deployments.gateway.fields import POLICIES
 from deployments.gateway.http_rules import MODELS, allowed_methods, cors_headers
-from deployments.gateway.keys import INVALID_KEY, Key, authorize, still_usable
+from deployments.gateway.keys import INVALID_KEY, authorize, revoked
+from deployments.gateway.limit_counts import Spending, counted
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply, failure_headers
 from deployments.gateway.routing import AUTO
+from deployments.gateway.scopes import Scope
 from deployments.gateway.shapes import (
     FieldError,
     error_body,
@@ -43,8 +45,6 @@ BODY_S = 300.0
 READ_IN_THREAD_BYTES = 1 << 20
 # A stream says something at least this often, so that no proxy and no client takes it for dead.
 KEEP_ALIVE_S = 10.0
-# With the time for which a key is remembered, a revoked one ends its streams within two seconds.
-KEY_CHECKED_EVERY_S = 0.8
 STOPPING = (
     "gateway_stopping",
     "The panel is being ended or started again.",
@@ -154,19 +154,24 @@ async def _answer(
             f"Use {methods[0]}.",
         )
     if path not in POLICIES:
-        return await _models(path.removeprefix(MODELS).strip("/"), reply)
+        name = path.removeprefix(MODELS).strip("/")
+        return await _models(name, reply, caller.scope)
     body = await _json(await _body(scope, receive))
-    return await _unless_ended(receive, caller, _relay(path, body, reply, caller))
+    async with counted(caller.key) as spending:
+        reply.headers.update(spending.headers)
+        relayed = _relay(path, body, reply, caller, spending)
+        return await _unless_ended(receive, caller, relayed)
 
 
-async def _models(name: str, reply: Reply) -> None:
+async def _models(name: str, reply: Reply, scope: Scope) -> None:
     """The names that can answer, at once or once they are loaded; by name also what does not answer
     yet."""
     table = await routing_table()
-    names = table.public_names()
+    names = table.allowed_names(scope)
     # What a person named so stands in its place.
-    if table.for_auto and AUTO not in (public for public, _ in names):
-        names.append((AUTO, table.for_auto[0]))
+    for_auto = table.auto_within(scope)
+    if for_auto and AUTO not in (public for public, _ in names):
+        names.append((AUTO, for_auto[0]))
     named = [
         (public, s)
         for public, s in names
@@ -229,7 +234,9 @@ async def _json(raw: bytes) -> dict[str, Any]:
     return body
 
 
-async def _relay(path: str, body: dict[str, Any], reply: Reply, caller: Caller) -> None:
+async def _relay(
+    path: str, body: dict[str, Any], reply: Reply, caller: Caller, spending: Spending
+) -> None:
     wait = Wait()
     is_stream = body.get("stream") is True
     if is_stream:
@@ -238,7 +245,10 @@ async def _relay(path: str, body: dict[str, Any], reply: Reply, caller: Caller) 
         keeping = None
     try:
         async with open_answer(path, body, wait, caller) as upstream:
-            await _pass_on(upstream, reply)
+            try:
+                await _pass_on(upstream, reply)
+            finally:
+                spending.tokens = upstream.usage.total_tokens
     finally:
         if keeping:
             keeping.cancel()
@@ -292,26 +302,21 @@ async def _unless_ended(
     as after."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hung_up(receive))
-    revoked = asyncio.ensure_future(_revoked(caller.key))
+    lost_key = asyncio.ensure_future(revoked(caller.key))
     try:
-        await asyncio.wait({task, gone, revoked}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, gone, lost_key}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         gone.cancel()
-        revoked.cancel()
+        lost_key.cancel()
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
     if not task.cancelled():
         return task.result()
-    if revoked.done() and not revoked.cancelled():
+    if lost_key.done() and not lost_key.cancelled():
         raise OmniError(*INVALID_KEY)
 
 
 async def _hung_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _revoked(key: Key | None) -> None:
-    while key is None or await still_usable(key):
-        await asyncio.sleep(KEY_CHECKED_EVERY_S)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from deployments.gateway.keys import Key
+from deployments.gateway.scopes import EVERYTHING, Scope
 
 
 class Surface(StrEnum):
@@ -31,6 +32,11 @@ class Caller:
     @property
     def key_prefix(self) -> str:
         return self.key.prefix if self.key else ""
+
+    @property
+    def scope(self) -> Scope:
+        """What may be asked for: a person at the chat may ask for everything."""
+        return self.key.scope if self.key else EVERYTHING
 
 
 NOBODY = Caller()

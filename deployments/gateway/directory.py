@@ -1,10 +1,8 @@
-"""The routing table, read from the database at most twice a second."""
+"""The routing table: what is in the database, kept in memory for requests."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Mapping
 
 from django.db.models import Prefetch, QuerySet
@@ -19,55 +17,58 @@ from deployments.gateway.auto.purposes import purposes_of
 from deployments.gateway.auto.rules import RouteRules, read_rules
 from deployments.gateway.kv_transfer_facts import kv_transfer_facts
 from deployments.gateway.routing import ExternalServer, Passage, Peer, Serving, Table
+from deployments.gateway.snapshot import Snapshot
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import address_of
 from deployments.models import HELPING_ROLES, Binding, Deployment, Instance, Role, Route
 from deployments.planning.settings import context_tokens, with_defaults
 from deployments.states import InstanceState
 from deployments.strategies import STRATEGIES
-from omni.database import DatabasePool
+from omni.database import DatabaseChanges, DatabasePool
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)
 
-REMEMBERED_S = 0.5
+# Nothing changed as far as the database tells: it is read all the same so often.
+READ_EVERY_S = 5.0
 
 _in_database = DatabasePool("gateway-table", 1)
-_table: tuple[float, Table] = (-REMEMBERED_S, Table())
-_loading: asyncio.Future[Table] | None = None
+
+
+class _TableReader:
+    """Reads the table in one thread, and only when somebody has written to the database."""
+
+    def __init__(self) -> None:
+        self._changes = DatabaseChanges(READ_EVERY_S)
+        self._last: Table | None = None
+
+    def read(self) -> Table:
+        with self._changes.look() as has_changed:
+            if has_changed or self._last is None:
+                self._last = read_table()
+        return self._last
+
+
+_reader = _TableReader()
+stored_table: Snapshot[Table] = Snapshot("routing table", _in_database(_reader.read))
 
 
 async def routing_table() -> Table:
-    """As it was at most half a second ago; those who ask while it is read share one reading."""
-    global _loading
-    read_at, table = _table
-    if time.monotonic() - read_at < REMEMBERED_S:
-        return table
-    loop = asyncio.get_running_loop()
-    if _loading is None or _loading.done() or _loading.get_loop() is not loop:
-        _loading = loop.create_task(_refresh())
-    # One caller that goes away must not take the reading from the others.
-    return await asyncio.shield(_loading)
+    """As it was less than a second ago; while it cannot be read, as it was last.
 
-
-async def _refresh() -> Table:
-    global _table
-    began = time.monotonic()
-    table = await _in_database(read_table)()
-    _table = (began, table)
-    return table
+    Raises OmniError (database_unavailable) while it could never be read.
+    """
+    return await stored_table.current()
 
 
 async def fresh_table() -> Table:
     """As it is now."""
-    forget_table()
-    return await routing_table()
+    return await stored_table.as_of_now()
 
 
 def forget_table() -> None:
     """The next request reads the database again."""
-    global _table
-    _table = (-REMEMBERED_S, Table())
+    stored_table.changed()
 
 
 def read_table() -> Table:

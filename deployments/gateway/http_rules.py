@@ -34,7 +34,9 @@ _NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}")
 KNOWN_HEADERS = "authorization, content-type, x-api-key"
 EXPOSED = (
     "x-omni-deployment, x-omni-route, x-omni-decision, x-omni-handover, x-omni-dropped-fields,"
-    " retry-after"
+    " retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests,"
+    " x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens,"
+    " x-ratelimit-reset-tokens"
 )
 
 

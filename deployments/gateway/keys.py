@@ -1,54 +1,67 @@
-"""Gateway keys: made once, kept as hashes, checked with a short memory."""
+"""Gateway keys: kept in memory, so that a request that comes with one does not wait for the
+database."""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
+from deployments.gateway.key_rows import StoredKey, is_secret_of, read_keys, takes_long
+from deployments.gateway.limits import NO_LIMITS, Limits
+from deployments.gateway.scopes import EVERYTHING, Scope
+from deployments.gateway.snapshot import Snapshot
 from deployments.models import ApiKey
 from omni.database import DatabasePool
 from omni.errors import OmniError
-from omni.roles import CHAT, may
 
-log = logging.getLogger(__name__)
-
-# A revoked key is refused within this time.
-REMEMBERED_S = 1.0
 REMEMBERED_KEYS = 4096
 LONGEST_KEY = 200
 # So many wrong keys an address may try in so many seconds.
 MOST_WRONG = 20
 COUNTED_S = 60.0
 MOST_CLIENTS = 4096
-RIGHT_S = 3600.0
+# Of requests on their way: with what a reading takes, a revoked key ends its streams within a
+# second.
+LOOKED_EVERY_S = 0.4
 INVALID_KEY = (
     "invalid_api_key",
     "The API key is missing, wrong, expired or revoked.",
-    "Send a valid one as 'Authorization: Bearer KEY'; `manage.py apikey NAME` makes one.",
+    "Send a valid one as 'Authorization: Bearer KEY'; the API keys page makes one.",
 )
 
-_in_database = DatabasePool("gateway-keys", 2)
+_in_database = DatabasePool("gateway-keys", 1)
+# With its readings twice in a second, a revoked key is refused within one.
+stored_keys: Snapshot[Mapping[str, StoredKey]] = Snapshot(
+    "API keys", _in_database(read_keys)
+)
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key that a request came with and that was right; `prefix` is the part that is no secret."""
+    """A key that a request came with and that was right; `prefix` is the part that is no secret.
 
-    secret: str
+    `owner` is the name of whose key it is; empty for one of the command line.
+    """
+
+    secret: str = field(repr=False)
     prefix: str
+    name: str = ""
+    owner: str = ""
+    scope: Scope = EVERYTHING
+    limits: Limits = NO_LIMITS
+    expires_at: datetime | None = None
 
 
-_seen: dict[bytes, tuple[float, bool]] = {}
-# Keys that were usable when they were last asked for, and when that was.
-_right: dict[bytes, float] = {}
+# What a key's digest was found to be right for: the hash that was kept then.
+_verified: OrderedDict[bytes, str] = OrderedDict()
 
 
 def create_key(name: str, owner: Any = None) -> str:
@@ -76,34 +89,89 @@ def key_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return raw.decode("latin-1").strip()
 
 
+def prefix_of(key: str) -> str:
+    """The part of a key that is no secret: pages list it."""
+    return key.partition(".")[0]
+
+
 async def authorize(headers: Iterable[tuple[bytes, bytes]], client: str = "") -> Key:
-    """The key of a request that may pass. Raises OmniError (invalid_api_key, too_many_wrong_keys).
+    """The key of a request that may pass.
 
     `client` is the address that the request came from. Keys that were right before are not held up
     by the wrong ones that come from the same address, which may be that of a proxy.
+
+    Raises OmniError (invalid_api_key, too_many_wrong_keys, database_unavailable).
     """
-    key = key_of(headers)
-    if not key or len(key) > LONGEST_KEY:
+    secret = key_of(headers)
+    if not secret or len(secret) > LONGEST_KEY:
         raise OmniError(*INVALID_KEY)
-    if not _was_right(key) and _wrong.is_over(client):
+    digest = sha256(secret.encode()).digest()
+    if digest not in _verified and _wrong.is_over(client):
         text = f"More than {MOST_WRONG} wrong API keys came from this address."
         raise OmniError(
             "too_many_wrong_keys", text, f"Wait {COUNTED_S:.0f} s.", retry=True
         )
-    if not await _usable_cached(key):
+    stored = await _stored(secret)
+    if stored is None or not await _is_right(secret, digest, stored):
         _wrong.note(client)
         raise OmniError(*INVALID_KEY)
-    return Key(key, prefix_of(key))
+    return Key(
+        secret,
+        stored.prefix,
+        stored.name,
+        stored.owner,
+        stored.scope,
+        stored.limits,
+        stored.expires_at,
+    )
 
 
-async def still_usable(key: Key) -> bool:
-    """Whether a request that is on its way with this key may go on; yes while that cannot be found
-    out."""
-    try:
-        return await _usable_cached(key.secret)
-    except (DatabaseError, InterfaceError) as error:
-        log.warning("a key could not be checked again: %s", error)
+async def revoked(key: Key | None) -> None:
+    """Waits until a request that is on its way with this key may not go on: for ever, where it came
+    without one."""
+    if key is None:
+        await asyncio.get_running_loop().create_future()
+    else:
+        await _watch.ended(key)
+
+
+def is_usable(key: str) -> bool:
+    """Asks the database: the key's hash is known, it is neither revoked nor expired, and its owner
+    may still chat."""
+    stored = read_keys().get(prefix_of(key))
+    return (
+        stored is not None
+        and not stored.is_expired(timezone.now())
+        and is_secret_of(key, stored)
+    )
+
+
+async def _stored(secret: str) -> StoredKey | None:
+    """One that is not known may have been made a moment ago; while that cannot be found out, nobody
+    is told that it is wrong."""
+    prefix = prefix_of(secret)
+    stored = (await stored_keys.current()).get(prefix)
+    if stored is None:
+        stored = (await stored_keys.as_of_now()).get(prefix)
+        if stored is None and stored_keys.is_behind:
+            raise stored_keys.unavailable()
+    if stored is None or stored.is_expired(timezone.now()):
+        return None
+    return stored
+
+
+async def _is_right(secret: str, digest: bytes, stored: StoredKey) -> bool:
+    if _verified.get(digest) == stored.hashed:
         return True
+    if takes_long(stored):
+        is_right = await asyncio.to_thread(is_secret_of, secret, stored)
+    else:
+        is_right = is_secret_of(secret, stored)
+    if is_right:
+        _verified[digest] = stored.hashed
+        if len(_verified) > REMEMBERED_KEYS:
+            _verified.popitem(last=False)
+    return is_right
 
 
 class _WrongKeys:
@@ -127,48 +195,37 @@ class _WrongKeys:
         self._at.clear()
 
 
+class _Watch:
+    """Looks at the keys of all requests that are on their way, however many, by one reading at a
+    time."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.Future[None], Key] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def ended(self, key: Key) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting[future] = key
+        looking = self._looking
+        if looking is None or looking.done() or looking.get_loop() is not loop:
+            self._looking = loop.create_task(self._look())
+        try:
+            await future
+        finally:
+            del self._waiting[future]
+
+    async def _look(self) -> None:
+        while self._waiting:
+            stored = await stored_keys.as_of_now()
+            now = timezone.now()
+            for future, key in self._waiting.items():
+                kept = stored.get(key.prefix)
+                is_over = kept is None or kept.is_expired(now)
+                if is_over and not future.done():
+                    future.set_result(None)
+            await asyncio.sleep(LOOKED_EVERY_S)
+
+
 _wrong = _WrongKeys()
-
-
-def _was_right(key: str) -> bool:
-    return time.monotonic() - _right.get(_digest(key), -RIGHT_S) < RIGHT_S
-
-
-def _digest(key: str) -> bytes:
-    return sha256(key.encode()).digest()
-
-
-async def _usable_cached(key: str) -> bool:
-    digest = _digest(key)
-    now = time.monotonic()
-    checked_at, usable = _seen.get(digest, (-REMEMBERED_S, False))
-    if now - checked_at < REMEMBERED_S:
-        return usable
-    usable = await _in_database(is_usable)(key)
-    for known in (_seen, _right):
-        if len(known) >= REMEMBERED_KEYS:
-            known.clear()
-    _seen[digest] = (now, usable)
-    if usable:
-        _right[digest] = now
-    return usable
-
-
-def prefix_of(key: str) -> str:
-    """The part of a key that is no secret: the administration lists it."""
-    return key.partition(".")[0]
-
-
-def is_usable(key: str) -> bool:
-    """The key's hash is known, it is neither revoked nor expired, and its owner may still chat."""
-    prefix = prefix_of(key)
-    found = (
-        ApiKey.objects.select_related("owner")
-        .filter(prefix=prefix, revoked=False)
-        .first()
-    )
-    if found is None or not found.is_valid(key):
-        return False
-    if found.expiry_date is not None and found.expiry_date <= timezone.now():
-        return False
-    return found.owner is None or may(found.owner, CHAT)
+_watch = _Watch()

@@ -82,6 +82,6 @@ def check_taken(
         if able:
             fix = f"These do: {', '.join(able)}."
         else:
-            fix = "None does; give a deployment a projector on its page."
+            fix = "No other that can be asked for does; give a deployment a projector on its page."
         text = f"Deployment {deployment!r} takes no {word}."
         raise OmniError(code, text, fix)

@@ -161,8 +161,8 @@ async def open_answer(
         raise FieldError("model", "The request names no model.", fix)
     wait = wait or Wait()
     fields, dropped = await _checked(path, body)
-    reading = partial(read_prompt, path, body)
-    asked = Asked(reading, _around, caller.key_prefix, media_in(fields))
+    read = partial(read_prompt, path, body)
+    asked = Asked(read, _around, caller.key_prefix, caller.scope, media_in(fields))
     sending = _Sending(path, body, fields, dropped, wait, time.monotonic())
     async with AsyncExitStack() as stack:
         while True:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from deployments.gateway.limits import LimitError
 from deployments.gateway.shapes import error_body, error_event, status_of
 from omni.errors import OmniError
 
@@ -118,6 +119,8 @@ def failure_headers(error: OmniError) -> dict[str, str]:
     headers = {"www-authenticate": "Bearer"} if status_of(error) == 401 else {}
     if error.retry:
         headers["retry-after"] = str(RETRY_AFTER_S.get(error.code, 2))
+    if isinstance(error, LimitError):
+        headers |= {**error.headers, "retry-after": str(error.retry_after_s)}
     return headers
 
 

@@ -18,6 +18,7 @@ from deployments.gateway.auto.decision import (
 from deployments.gateway.auto.prompt import Prompt
 from deployments.gateway.auto.rules import RouteRules, decide_route
 from deployments.gateway.media import check_taken
+from deployments.gateway.scopes import EVERYTHING, Scope
 from deployments.instances.address import EngineAddress
 from deployments.states import UNLOADED, InstanceState
 from omni.errors import OmniError
@@ -188,6 +189,60 @@ class Table:
         ]
         return named + [(name, self.deployments[to]) for name, to in routed]
 
+    def leads_to(self, name: str) -> tuple[str, ...]:
+        """The deployments that may answer for a public name; `auto` has them all."""
+        if name in self.deployments:
+            return (name,)
+        if rules := self.rules.get(name):
+            return tuple(each for each in rules.names if each in self.deployments)
+        if (to := self.routes.get(name)) and to in self.deployments:
+            return (to,)
+        return tuple(each.name for each in self.offered) if name == AUTO else ()
+
+    def allowed_names(self, scope: Scope) -> list[tuple[str, Serving]]:
+        """Of the public names those that a key may ask for."""
+        return [
+            (name, serving)
+            for name, serving in self.public_names()
+            if self._seen_by(name, scope)
+        ]
+
+    def auto_within(self, scope: Scope) -> list[Serving]:
+        """What `auto` is offered for to a key of this scope, ready ones first."""
+        seen = self._seen_by(AUTO, scope)
+        return [serving for serving in self.for_auto if serving.name in seen]
+
+    def within(self, name: str, scope: Scope) -> Table:
+        """As a request for this name finds it that comes with a key of this scope.
+
+        Raises OmniError (model_not_allowed).
+        """
+        known = self.leads_to(name)
+        if scope.is_open or not known:
+            return self
+        seen = self._seen_by(name, scope)
+        if not seen:
+            raise _not_allowed(name, self, scope)
+        if len(seen) == len(known):
+            return self
+        deployments = {each: self.deployments[each] for each in seen}
+        return replace(self, deployments=deployments)
+
+    def _seen_by(self, name: str, scope: Scope) -> tuple[str, ...]:
+        """Which of the deployments that may answer for a name a key may reach by it."""
+        known = self.leads_to(name)
+        by_themselves = tuple(
+            each
+            for each in known
+            if scope.allows(each, self.deployments[each].purposes)
+        )
+        # `auto` that stands among deployments chooses between them; alone, or beside routes, it
+        # chooses between all.
+        is_choice = name == AUTO and AUTO not in self.routes
+        if name not in scope.names or (is_choice and by_themselves):
+            return by_themselves
+        return known
+
 
 @dataclass(frozen=True)
 class RoutedRequest:
@@ -217,6 +272,7 @@ class Asked:
     read: Callable[[], Prompt] = _nothing
     look_around: Callable[[Prompt], Surroundings] = _unknown
     key: str = ""
+    scope: Scope = EVERYTHING
     # What it holds besides text.
     media: frozenset[Medium] = frozenset()
     decision: Decision | None = None
@@ -255,35 +311,58 @@ class Asked:
 def route_request(name: str, table: Table, asked: Asked | None = None) -> RoutedRequest:
     """What answers, or will before long (`is_coming`); `asked` is what `auto` decides by.
 
-    Raises OmniError model_not_found, no_text_model, no_vision, no_audio, deployment_not_ready or
-    no_deployment_ready, saying what to do.
+    Raises OmniError model_not_found, model_not_allowed, no_text_model, no_vision, no_audio,
+    deployment_not_ready or no_deployment_ready, saying what to do.
     """
+    asked = asked or Asked()
     found = _routed(name, table, asked)
-    if asked and asked.media:
-        others = {each.name: each.takes for each in table.offered}
+    if asked.media:
+        # Those that a key may not ask for are not named to it either.
+        allowed = table.allowed_names(asked.scope)
+        others = {
+            each.name: each.takes for public, each in allowed if public == each.name
+        }
         serving = found.serving
         check_taken(asked.media, serving.name, serving.takes, others)
     return found
 
 
-def _routed(name: str, table: Table, asked: Asked | None) -> RoutedRequest:
-    if name in table.deployments:
+def _routed(name: str, table: Table, asked: Asked) -> RoutedRequest:
+    seen = table.within(name, asked.scope)
+    if name in seen.deployments:
         return _able(
-            RoutedRequest(table.deployments[name], name, "a deployment has this name")
+            RoutedRequest(seen.deployments[name], name, "a deployment has this name")
         )
-    if (rules := table.rules.get(name)) and rules.otherwise in table.deployments:
-        return _by_rules(name, rules, table, asked or Asked())
-    if (to := table.routes.get(name)) and to in table.deployments:
+    if (rules := seen.rules.get(name)) and seen.leads_to(name):
+        choice = _by_rules(name, rules, seen, asked)
+        if choice is None:
+            raise _not_allowed(name, table, asked.scope)
+        return choice
+    if (to := seen.routes.get(name)) and to in seen.deployments:
         return _able(
-            RoutedRequest(table.deployments[to], name, f"the route leads to {to}")
+            RoutedRequest(seen.deployments[to], name, f"the route leads to {to}")
         )
     if name == AUTO:
-        return _decided(table, asked or Asked())
-    known = ", ".join(public for public, _ in table.public_names()) or "none yet"
+        return _decided(seen, asked)
     raise OmniError(
         "model_not_found",
         f"There is no deployment or route named {name[:120]!r}.",
-        f"Known names: {known}.",
+        f"Known names: {_listed(table, asked.scope) or 'none yet'}.",
+    )
+
+
+def _listed(table: Table, scope: Scope) -> str:
+    return ", ".join(public for public, _ in table.allowed_names(scope))
+
+
+def _not_allowed(name: str, table: Table, scope: Scope) -> OmniError:
+    may = _listed(table, scope)
+    return OmniError(
+        "model_not_allowed",
+        f"This API key may not ask for {name[:120]!r}.",
+        f"It may ask for: {may}."
+        if may
+        else "There is nothing now that it may ask for.",
     )
 
 
@@ -321,10 +400,13 @@ def not_ready(serving: Serving) -> OmniError:
 
 def _by_rules(
     name: str, rules: RouteRules, table: Table, asked: Asked
-) -> RoutedRequest:
+) -> RoutedRequest | None:
+    """None where they lead to what the key may not ask for."""
     decision = asked.decide(targets_of(table, rules), rules)
     if decision is None:
-        raise not_ready(table.deployments[rules.otherwise])
+        if rules.otherwise in table.deployments:
+            raise not_ready(table.deployments[rules.otherwise])
+        return None
     serving = table.deployments[decision.chosen]
     return RoutedRequest(serving, name, decision.decided_by.reason, decision)
 

@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from django.conf import settings
-from django.db import DatabaseError
 
 from deployments.gateway.directory import routing_table
 from deployments.gateway.routing import LEAVING, Serving
@@ -191,7 +190,7 @@ async def _lives(serving: Serving) -> bool:
     """
     try:
         now = (await routing_table()).deployments.get(serving.name)
-    except DatabaseError as error:
+    except OmniError as error:
         log.warning("whether %s lives could not be asked: %s", serving.name, error)
         return True
     return now is not None and (now.is_ready or now.state in LEAVING)

@@ -46,6 +46,29 @@ class ApiKey(AbstractAPIKey):
         related_name="api_keys",
     )
 
+    # Without names and without purposes a key may ask for everything.
+    allowed_names = models.JSONField(
+        "allowed models",
+        default=list,
+        blank=True,
+        help_text="public names of deployments and routes that it may ask for",
+    )
+    allowed_purposes = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="it may ask for every deployment that is for one of these",
+    )
+    requests_per_minute = models.PositiveIntegerField(
+        default=0, help_text="0: no limit"
+    )
+    tokens_per_minute = models.PositiveIntegerField(
+        default=0, help_text="prompt and answer together; 0: no limit"
+    )
+    concurrent_requests = models.PositiveIntegerField(
+        default=0, help_text="running at a time; 0: no limit"
+    )
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
     # Of a key that was made a moment ago, for the answer that shows it; never kept.
     shown_once = ""
 

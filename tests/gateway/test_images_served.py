@@ -101,7 +101,7 @@ def test_sound_is_not_taken_by_what_only_sees(served: Served, seer: RealEngine) 
     answer = served.post(chat(messages=messages))
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (400, "no_audio")
-    assert "None does" in error["message"]
+    assert "No other that can be asked for does" in error["message"]
 
 
 def test_limits_are_said_with_their_number(served: Served, seer: RealEngine) -> None:

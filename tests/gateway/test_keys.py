@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
+from django.db import connection
 from django.utils import timezone
 
 from deployments.gateway import keys
-from deployments.gateway.keys import authorize, create_key, is_usable, key_of
+from deployments.gateway.keys import (
+    _wrong,
+    authorize,
+    create_key,
+    is_usable,
+    key_of,
+    prefix_of,
+    revoked,
+    stored_keys,
+)
+from deployments.gateway.shapes import status_of
+from deployments.gateway.snapshot import Snapshot
 from deployments.models import ApiKey
 from omni.errors import OmniError
+from tests.helpers import PATIENCE_S
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def read_again() -> None:
+    """What the test before left, a database that was away too, is no news of this one."""
+    stored_keys.changed()
 
 
 def test_a_new_key_is_usable_and_not_kept_in_clear() -> None:
@@ -90,21 +116,139 @@ def test_a_key_is_read_from_either_header(
     assert key_of(headers) == key
 
 
-def forget_keys() -> None:
-    """The next request asks the database again."""
-    for remembered in (keys._seen, keys._right, keys._wrong):
-        remembered.clear()
+def with_key(key: str) -> list[tuple[bytes, bytes]]:
+    return [(b"x-api-key", key.encode())]
+
+
+async def made(name: str = "notebook", **fields: Any) -> str:
+    key = await sync_to_async(create_key)(name)
+    await ApiKey.objects.filter(prefix=prefix_of(key)).aupdate(**fields)
+    return key
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_decision_is_remembered_shortly_and_never_longer() -> None:
-    from asgiref.sync import sync_to_async
+async def test_a_new_key_is_known_at_once() -> None:
+    await authorize(with_key(await made("first")))
+    key = await authorize(with_key(await made("second")))
+    assert (key.name, key.prefix) == ("second", prefix_of(key.secret))
+    assert key.secret not in repr(key)
 
-    forget_keys()
-    headers = [(b"x-api-key", (await sync_to_async(create_key)("notebook")).encode())]
+
+@contextmanager
+def database_away() -> Iterator[None]:
+    """Keys cannot be read."""
+    rename(ApiKey._meta.db_table, "taken_away")
+    try:
+        yield
+    finally:
+        rename("taken_away", ApiKey._meta.db_table)
+
+
+def rename(old: str, new: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+
+@asynccontextmanager
+async def away() -> AsyncIterator[None]:
+    taken = database_away()
+    await sync_to_async(taken.__enter__)()
+    try:
+        yield
+    finally:
+        await sync_to_async(taken.__exit__)(None, None, None)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_known_keys_are_taken_while_the_database_is_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    headers = with_key(await made())
+    await authorize(headers)
+    stored_keys.changed()
+    async with away():
+        for _ in range(100):
+            await authorize(headers)
+        with pytest.raises(OmniError, match="cannot read its API keys"):
+            await authorize(with_key("another.key"))
+    warnings = [each for each in caplog.records if "API keys" in each.getMessage()]
+    assert len(warnings) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_without_a_reading_keys_are_not_called_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    headers = with_key(await made())
+    monkeypatch.setattr(keys, "stored_keys", Snapshot("API keys", stored_keys._read))
+    async with away():
+        with pytest.raises(OmniError) as caught:
+            await authorize(headers)
+    assert (caught.value.code, status_of(caught.value)) == ("database_unavailable", 503)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_revoked_key_is_refused_within_a_second() -> None:
+    headers = with_key(await made())
     await authorize(headers)
     await ApiKey.objects.aupdate(revoked=True)
-    await authorize(headers)  # remembered for a second
-    forget_keys()
+    revoked_at_s = time.monotonic()
     with pytest.raises(OmniError, match="revoked"):
-        await authorize(headers)
+        while time.monotonic() - revoked_at_s < PATIENCE_S:
+            await authorize(headers)
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "change",
+    [{"revoked": True}, {"expiry_date": datetime(2020, 1, 1, tzinfo=UTC)}],
+    ids=["revoked", "expired"],
+)
+async def test_requests_on_their_way_hear_that_their_key_is_over(
+    change: dict[str, Any],
+) -> None:
+    key = await authorize(with_key(await made("first")))
+    other = await authorize(with_key(await made("other")))
+    on_their_way = [asyncio.ensure_future(revoked(key)) for _ in range(20)]
+    goes_on = asyncio.ensure_future(revoked(other))
+    await ApiKey.objects.filter(prefix=key.prefix).aupdate(**change)
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*on_their_way)
+    assert not goes_on.done()
+    goes_on.cancel()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_request_without_a_key_has_none_to_lose() -> None:
+    waiting = asyncio.ensure_future(revoked(None))
+    assert not (await asyncio.wait({waiting}, timeout=0.01))[0]
+    waiting.cancel()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_hash_of_an_older_version_is_still_known() -> None:
+    secret = await made()
+    old = await asyncio.to_thread(make_password, secret, None, "pbkdf2_sha256")
+    await ApiKey.objects.aupdate(hashed_key=old)
+    stored_keys.changed()
+    key = await authorize(with_key(secret))
+    assert key.name == "notebook"
+    wrong = secret[:-1] + ("a" if secret[-1] != "a" else "b")
+    with pytest.raises(OmniError, match="wrong"):
+        await authorize(with_key(wrong))
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_wrong_keys_hold_up_the_next_wrong_one_and_no_right_one() -> None:
+    _wrong.clear()
+    right = with_key(await made())
+    await authorize(right, "10.0.0.9")
+    for number in range(keys.MOST_WRONG):
+        with pytest.raises(OmniError, match="wrong"):
+            await authorize(with_key(f"wrong.{number}"), "10.0.0.9")
+    with pytest.raises(OmniError) as caught:
+        await authorize(with_key("wrong.more"), "10.0.0.9")
+    assert caught.value.code == "too_many_wrong_keys"
+    await authorize(right, "10.0.0.9")
+    _wrong.clear()

@@ -7,6 +7,7 @@ import pytest
 from deployments.formats.projectors import Medium
 from deployments.gateway.auto.prompt import Prompt
 from deployments.gateway.routing import Asked, Passage, Serving, Table, route_request
+from deployments.gateway.scopes import Scope
 from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 
@@ -164,5 +165,12 @@ def test_auto_sends_an_image_to_what_is_known_to_see() -> None:
     assert route_request("auto", MIXED, asked).serving.name == "seer"
     blind = Table({"texts": MIXED.deployments["texts"]})
     asked = Asked(read=lambda: seen, media=SEES)
-    with pytest.raises(OmniError, match="None does; give a deployment a projector"):
+    with pytest.raises(OmniError, match="No other that can be asked for does"):
         route_request("auto", blind, asked)
+
+
+def test_what_a_key_may_not_ask_for_is_not_named_to_it() -> None:
+    only = Asked(media=SEES, scope=Scope.of(["texts"], []))
+    with pytest.raises(OmniError) as caught:
+        route_request("texts", MIXED, only)
+    assert caught.value.code == "no_vision" and "seer" not in str(caught.value)

@@ -20,8 +20,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from deployments.gateway.asgi import explain
         from deployments.gateway.standalone import application
+        from omni.database import keep_connections
         from omni.gateway_server import run
 
+        keep_connections()
         host, port = options["host"], options["port"]
         # What was loaded so far stays: collections that look through all of it take longer than a
         # request.
