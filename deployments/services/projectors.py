@@ -25,10 +25,12 @@ def as_partner(model: Model) -> PartnerFile:
 
 @dataclass(frozen=True)
 class OfferedProjectors:
-    """Names of projectors: those that say they are the model's, and those that may be."""
+    """Names of projectors: those that say they are the model's, and those that may be; of both
+    those that only hear."""
 
     certain: tuple[str, ...] = ()
     possible: tuple[str, ...] = ()
+    blind: frozenset[str] = frozenset()
 
 
 def projectors_for(model: Model) -> OfferedProjectors:
@@ -38,7 +40,8 @@ def projectors_for(model: Model) -> OfferedProjectors:
         tuple(each.name for each in partners(own, known, wanted))
         for wanted in (Belonging.YES, Belonging.PERHAPS)
     )
-    return OfferedProjectors(certain, possible)
+    blind = frozenset(each.name for each in known if not each.sees)
+    return OfferedProjectors(certain, possible, blind)
 
 
 def own_projector(model: Model) -> Model | None:

@@ -335,11 +335,16 @@ def projector_choices(model: Model | None, kept: str = "") -> list[tuple[str, st
         return []
     offered = projectors_for(model)
     others = () if kept in (*offered.certain, *offered.possible, "") else (kept,)
-    return [
-        *((name, name) for name in offered.certain),
-        *((name, f"{name} (a guess: the width fits)") for name in offered.possible),
-        *((name, f"{name} (not this model's by its name)") for name in others),
-    ]
+    notes = {
+        **dict.fromkeys(offered.certain, ""),
+        **dict.fromkeys(offered.possible, "a guess: the width fits"),
+        **dict.fromkeys(others, "not this model's by its name"),
+    }
+    said = {
+        name: ", ".join(filter(None, (note, "audio only" * (name in offered.blind))))
+        for name, note in notes.items()
+    }
+    return [(name, f"{name} ({note})" if note else name) for name, note in said.items()]
 
 
 def typed_so_far(query: QueryDict) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import pytest
 from django.test import Client
 
 from deployments.advice.purposes import Purpose, Question
+from deployments.formats.projectors import Medium
+from deployments.gateway.directory import read_table
 from deployments.library import folders
 from deployments.models import Binding, Deployment, Engine, Model
 from deployments.planning.settings import SETTINGS
@@ -24,9 +26,15 @@ from deployments.services.advice_documents import deployments_of
 from deployments.services.advising import advise
 from deployments.services.deployments import deployment_change, deployment_create
 from deployments.services.plans import plan_deployment, setup_of
-from deployments.services.projectors import has_projector, projectors, projectors_for
+from deployments.services.projectors import (
+    has_projector,
+    own_projector,
+    projectors,
+    projectors_for,
+)
 from gpus.models import Host
 from omni.errors import OmniError
+from tests.deployments.gguf_corpus import write_stub
 from tests.helpers import squeezed
 from tests.vision_models import Eye, write_projector
 
@@ -151,6 +159,26 @@ def test_the_form_offers_what_may_belong_and_marks_a_guess(
         f"/deployments/new/?model={model.name}&strategy=speculative"
     ).content.decode()
     assert choices(text) == []
+
+
+def test_what_only_hears_is_marked_and_gives_no_vision(
+    operator: Client, engine: Engine, model: Model, tmp_path: Path
+) -> None:
+    keys = {
+        "general.architecture": "clip",
+        "general.type": "mmproj",
+        "general.basename": "smollm2",
+        "clip.has_audio_encoder": True,
+        "clip.audio.projection_dim": 576,
+        "clip.audio.embedding_length": 64,
+    }
+    path = tmp_path / "ears.gguf"
+    folders.register(write_stub(path, keys, [("a.conv1d.0.weight", (32, 32), 0)]))
+    text = operator.get(f"/deployments/new/?model={model.name}").content.decode()
+    assert choices(text) == ["None: texts only", "ears (audio only)"]
+    assert not has_projector(model, projectors()) and own_projector(model) is None
+    made(engine, model, Model.objects.get(name="ears"))
+    assert read_table().deployments["seer"].takes == {Medium.AUDIO}
 
 
 def test_without_a_projector_in_the_library_there_is_no_field(
