@@ -133,6 +133,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     # --- what is refused --------------------------------------------------------------------------
     def send_400_response(self, msg: str) -> None:
+        log.debug("a connection is refused: %s", msg)
         error = self._refused or OmniError(
             "invalid_request", "What was sent is no HTTP request."
         )

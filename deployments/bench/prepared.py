@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.bench.report import ArmFacts
-from deployments.models import Binding, Deployment, Instance, Role
+from deployments.models import HELPING_ROLES, Binding, Deployment, Instance
 from deployments.planning.plan import DeviceFacts, Plan
 from deployments.planning.settings import context_tokens, with_defaults
 from deployments.services.deployments import (
@@ -167,7 +167,7 @@ def context_of_a_request(deployment: Deployment) -> int | None:
     answering = [
         binding.model
         for binding in deployment.bindings.all()
-        if binding.role != Role.DRAFT
+        if binding.role not in HELPING_ROLES
     ]
     if deployment.is_external or not answering:
         return None
@@ -196,7 +196,7 @@ def _precision_of(deployment: Deployment) -> tuple[object, ...]:
     models = {
         binding.model_id
         for binding in deployment.bindings.all()
-        if binding.role != Role.DRAFT
+        if binding.role not in HELPING_ROLES
     }
     return (
         deployment.external_model,

@@ -19,6 +19,7 @@ from deployments.planning.plan import (
     Reason,
     Severity,
 )
+from deployments.planning.roles import PROJECTOR
 from deployments.planning.settings import with_defaults
 
 
@@ -44,6 +45,15 @@ class DraftSpec:
 
 
 @dataclass(frozen=True)
+class ProjectorSpec:
+    """With which file the model sees or hears, and on which device that works; None is the
+    host."""
+
+    path: str
+    device: DeviceFacts | None = None
+
+
+@dataclass(frozen=True)
 class ServerSpec:
     """One server process to make a command for. `settings` may leave keys out; defaults apply.
 
@@ -61,6 +71,7 @@ class ServerSpec:
     api_key_file: str = ""
     split_mode: str = ""
     draft: DraftSpec | None = None
+    projector: ProjectorSpec | None = None
     slots_folder: str = ""
     swa_full: bool = False
     # What the model answers with, and how its file says that tokens become one vector.
@@ -126,6 +137,8 @@ class EngineFlavour(ABC):
     liveness_path: ClassVar[str] = ""
     # What answers, by GET, with whether it drafts (`is_drafting`); "" where nothing does.
     drafting_path: ClassVar[str] = ""
+    # Loads a projector beside a model.
+    takes_projector: ClassVar[bool] = False
     # Has -sm graph: all cards compute each layer together, and layers are cut by memory.
     splits_graph: ClassVar[bool] = False
     # Where it can be asked (engines/endpoints.py).
@@ -166,11 +179,25 @@ class EngineFlavour(ABC):
             for member in members
             if member.shape.is_folder
         )
-        return (*folders, *kind_reasons(request), *self._unreadable(request))
+        return (
+            *folders,
+            *kind_reasons(request),
+            *self._no_projector(request),
+            *self._unreadable(request),
+        )
+
+    def _no_projector(self, request: PlanRequest) -> Iterator[Reason]:
+        """Where it is given one and cannot load it."""
+        if PROJECTOR in request.members and not self.takes_projector:
+            text = f"{self.title} loads no projector: {request.engine.name} answers texts only."
+            fix = "Choose a llama.cpp engine, or leave the projector out."
+            yield Reason("projector_not_for_engine", Severity.ERROR, text, fix)
 
     def _unreadable(self, request: PlanRequest) -> Iterator[Reason]:
         """What in the models' files this build does not know."""
-        for member in request.members.values():
+        for role, member in request.members.items():
+            if role == PROJECTOR:
+                continue
             if member.facts.arch in request.engine.lacks_archs:
                 yield _unknown_arch(member, request)
             if member.facts.only_ik and not self.reads_ik_formats:
@@ -200,6 +227,7 @@ class EngineFlavour(ABC):
             flavour=self.flavour,
             model_path=spec.model_path,
             draft_path=spec.draft.model_path if spec.draft else "",
+            projector_path=spec.projector.path if spec.projector else "",
             is_folder=not self.reads_gguf,
             alias=spec.alias,
             kind=str(spec.kind),
@@ -252,7 +280,8 @@ def _folder(member: Member, flavour: str) -> Reason:
 
 def may_play(role: str, kind: str) -> bool:
     """Whether a file of this kind can have this role."""
-    return kind in (DRAFTING if role == "draft" else DEPLOYABLE)
+    able = {"draft": DRAFTING, PROJECTOR: {Kind.PROJECTOR}}
+    return kind in able.get(role, DEPLOYABLE)
 
 
 def kind_reasons(request: PlanRequest) -> Iterator[Reason]:

@@ -50,6 +50,7 @@ SOCKET_HOST = "--host (socket)"
 VALUED = (
     "-m",
     "-md",
+    "--mmproj",
     "--alias",
     "--slot-save-path",
     "--api-key-file",
@@ -63,6 +64,7 @@ class LlamaCpp(EngineFlavour):
     liveness_path = "/slots"
     drafting_path = "/slots"
     tells_own_drafting = True
+    takes_projector = True
     rearranges = True
     serves: ClassVar[frozenset[str]] = EVERY
     takes: ClassVar[Mapping[str, Taken]] = {
@@ -88,6 +90,7 @@ class LlamaCpp(EngineFlavour):
             *device_flags.flags,
             *self.setting_flags(spec, offloads=bool(accelerators(spec.devices))),
             *self.draft_flags(spec),
+            *projector_flags(spec),
             *allowed_args(spec.extra_args),
         ]
         require_flags(without_values(argv), spec.engine.flags, spec.engine.name)
@@ -247,6 +250,10 @@ class LlamaCpp(EngineFlavour):
             flags += ["-sm", spec.split_mode]
         if spec.draft and spec.draft.model_path:
             flags += ["-devd", ",".join(draft_names) or "none"]
+        if spec.projector and spec.projector.device:
+            # Else its encoder goes on the first accelerator of the machine, whatever --device says
+            # (tools/mtmd/clip.cpp, clip_ctx).
+            env["MTMD_BACKEND_DEVICE"] = names[spec.projector.device.name]
         return DeviceFlags(
             tuple(flags), env, endpoints, tuple(dict.fromkeys(own_names + draft_names))
         )
@@ -349,6 +356,16 @@ class LlamaCpp(EngineFlavour):
                 )
                 flags += [flag, str(values[f"draft_{key}"])]
         return flags
+
+
+def projector_flags(spec: ServerSpec) -> list[str]:
+    """The file with which the model sees or hears; on the host where it has no device."""
+    if spec.projector is None:
+        return []
+    flags = ["--mmproj", spec.projector.path]
+    offload = "--no-mmproj-offload"
+    is_said = spec.projector.device or offload in spec.extra_args
+    return flags if is_said or offload not in spec.engine.flags else [*flags, offload]
 
 
 def listening(spec: ServerSpec) -> list[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from itertools import takewhile
 from pathlib import PurePath
 from typing import Any
 
 from deployments.formats.kinds import Kind
+from deployments.formats.projectors import projector_of
 
 # clip.projector_type → the only architectures of text models that it was made for (llama.cpp,
 # tools/mtmd/clip-impl.h). Types that many families share (mlp, resampler, pixtral, idefics3 …) are
@@ -48,47 +51,78 @@ class PartnerFile:
     basename: str = ""
     base_model: str = ""
     title: str = ""
+    sees: bool = False
 
     @classmethod
     def of(cls, name: str, path: str, facts: Mapping[str, Any]) -> PartnerFile:
         is_projector = facts.get("kind") == Kind.PROJECTOR
         width = facts.get("projection_dim" if is_projector else "n_embd")
-        told = ("arch", "projector_type", "basename", "base_model", "name")
+        told = {
+            "arch": "arch",
+            "projector_type": "projector_type",
+            "basename": "basename",
+            "base_model": "base_model",
+            "title": "name",
+        }
         return cls(
             name,
             path,
             is_projector,
             width,
-            *(str(facts.get(key) or "") for key in told),
+            sees=is_projector and _sees(facts),
+            **{field: str(facts.get(key) or "") for field, key in told.items()},
         )
 
 
-def belong_together(model: PartnerFile, projector: PartnerFile) -> bool:
-    """Whether the projector lets this model see or hear: it lies beside it, ends in its width, and
-    is of its family.
+def _sees(facts: Mapping[str, Any]) -> bool:
+    found = projector_of(facts)
+    return found is not None and found.sees
 
-    Shards often have a folder of their own below the one that the projector is in.
-    """
+
+class Belonging(StrEnum):
+    """What two files say about whether they go together."""
+
+    YES = "yes"
+    # Nothing speaks against it, and nothing says so: a person has to choose.
+    PERHAPS = "perhaps"
+    NO = "no"
+
+
+def is_possible(model: PartnerFile, projector: PartnerFile) -> bool:
+    """Whether an engine can use the two together: of one width, and of a kind that was made for
+    it."""
     if model.is_projector or not projector.is_projector:
         return False
     if model.width is None or model.width != projector.width:
         return False
-    here = PurePath(model.path).parent
-    there = PurePath(projector.path).parent
-    return there in (here, here.parent) and _is_family(model, projector)
-
-
-def _is_family(model: PartnerFile, projector: PartnerFile) -> bool:
-    """By the first of these that both files tell: the type of projector, the name, the model both
-    are made from."""
     made_for = PROJECTS_FOR.get(projector.projector_type)
-    if made_for is not None and model.arch not in made_for:
-        return False
-    if model.basename and projector.basename:
-        return _plain(model.basename) == _plain(projector.basename)
-    if model.base_model and projector.base_model:
-        return _plain(model.base_model) == _plain(projector.base_model)
-    return made_for is not None or _plain(model.title) == _plain(projector.title)
+    return made_for is None or model.arch in made_for
+
+
+def belonging(model: PartnerFile, projector: PartnerFile) -> Belonging:
+    """Whether the projector lets this model see or hear, by what both say of themselves.
+
+    Where they lie says nothing, and a width alone many families share: it only rules out.
+    """
+    if not is_possible(model, projector):
+        return Belonging.NO
+    return _by_names(model, projector)
+
+
+def _by_names(model: PartnerFile, projector: PartnerFile) -> Belonging:
+    """By the first that both files tell: the name of their family, the model both are made from,
+    their own names."""
+    for one, other in (
+        (model.basename, projector.basename),
+        (model.base_model, projector.base_model),
+    ):
+        names = _plain(one), _plain(other)
+        if all(names):
+            return Belonging.YES if names[0] == names[1] else Belonging.NO
+    titles = _plain(model.title), _plain(projector.title)
+    if all(titles) and titles[0] == titles[1]:
+        return Belonging.YES
+    return Belonging.PERHAPS
 
 
 def _plain(name: str) -> str:
@@ -98,14 +132,25 @@ def _plain(name: str) -> str:
     return " ".join(_FILLERS.sub(" ", words).replace("_", " ").split())
 
 
-def partners(part: PartnerFile, others: Iterable[PartnerFile]) -> list[PartnerFile]:
-    """Of a model its projectors, of a projector its models; of two folders the nearer one first,
-    then by name."""
-    if part.is_projector:
-        found = [other for other in others if belong_together(other, part)]
-    else:
-        found = [other for other in others if belong_together(part, other)]
-    here = PurePath(part.path).parent
-    return sorted(
-        found, key=lambda other: (PurePath(other.path).parent != here, other.name)
-    )
+def partners(
+    part: PartnerFile,
+    others: Iterable[PartnerFile],
+    wanted: Belonging = Belonging.YES,
+) -> list[PartnerFile]:
+    """Of a model its projectors, of a projector its models; the nearest first, then by name."""
+    found = [
+        other
+        for other in others
+        if wanted
+        == (belonging(other, part) if part.is_projector else belonging(part, other))
+    ]
+    return sorted(found, key=lambda other: (_steps(part, other), other.name))
+
+
+def _steps(one: PartnerFile, other: PartnerFile) -> int:
+    """From one's folder to the other's."""
+    here = PurePath(one.path).parent.parts
+    there = PurePath(other.path).parent.parts
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(here, there, strict=False))
+    shared = sum(1 for _ in pairs)
+    return len(here) + len(there) - 2 * shared

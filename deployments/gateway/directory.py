@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from django.db.models import Prefetch, QuerySet
 
 from deployments.advice.guess import ModelTraits, guessed_purposes
+from deployments.engines import FLAVOURS
 from deployments.engines.external import LLAMA_CPP, left_out
 from deployments.engines.llama_cpp import LlamaCpp
 from deployments.external.keys import key_name
+from deployments.formats.projectors import Medium, projector_of
 from deployments.gateway.auto.purposes import purposes_of
 from deployments.gateway.auto.rules import RouteRules, read_rules
 from deployments.gateway.kv_transfer_facts import kv_transfer_facts
@@ -18,7 +20,7 @@ from deployments.gateway.routing import ExternalServer, Passage, Peer, Serving, 
 from deployments.gateway.snapshot import Snapshot
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import address_of
-from deployments.models import Binding, Deployment, Instance, Role, Route
+from deployments.models import HELPING_ROLES, Binding, Deployment, Instance, Role, Route
 from deployments.planning.settings import context_tokens, with_defaults
 from deployments.states import InstanceState
 from deployments.strategies import STRATEGIES
@@ -54,7 +56,10 @@ def read_table() -> Table:
         .prefetch_related("instances", Prefetch("bindings", _bindings()))
         .filter(is_deleting=False)
     )
-    deployments = {deployment.name: serving(deployment) for deployment in found}
+    media = _media()
+    deployments = {
+        each.name: serving(each, media.get(each.pk, frozenset())) for each in found
+    }
     routes = list(Route.objects.select_related("deployment"))
     return Table(
         deployments,
@@ -92,7 +97,28 @@ def _bindings() -> QuerySet[Binding]:
     return Binding.objects.select_related("model").only(*columns)
 
 
-def serving(deployment: Deployment) -> Serving:
+def _media() -> dict[int, frozenset[Medium]]:
+    """Deployment → what its projector lets it take: the few whose headers are looked into."""
+    rows = Binding.objects.filter(role=Role.PROJECTOR)
+    found = {
+        deployment: projector_of(facts)
+        for deployment, facts in rows.values_list("deployment", "model__facts")
+    }
+    return {deployment: each.media for deployment, each in found.items() if each}
+
+
+def _takes(
+    deployment: Deployment, media: frozenset[Medium]
+) -> frozenset[Medium] | None:
+    """Of other engines than llama.cpp and its like it is not known what they take."""
+    flavour = FLAVOURS.get(deployment.engine.flavour)
+    if deployment.is_external or flavour is None or not flavour.takes_projector:
+        return None
+    return media
+
+
+def serving(deployment: Deployment, media: frozenset[Medium] = frozenset()) -> Serving:
+    """`media` is what its projector lets it take."""
     state = str(deployment.state)
     instances = list(deployment.instances.all())
     strategy = STRATEGIES.get(deployment.strategy)
@@ -132,6 +158,7 @@ def serving(deployment: Deployment) -> Serving:
         purposes=written or _guessed(deployment),
         is_guessed=not written,
         context_tokens=_context_of_a_request(deployment, settings),
+        takes=_takes(deployment, media),
     )
 
 
@@ -143,7 +170,9 @@ def _written_purposes(deployment: Deployment) -> tuple[str, ...]:
 def _guessed(deployment: Deployment) -> tuple[str, ...]:
     """Only what names tell: to chat is no purpose of its own, almost any model can."""
     bindings = deployment.bindings.all()
-    models = [binding.model.name for binding in bindings if binding.role != Role.DRAFT]
+    models = [
+        binding.model.name for binding in bindings if binding.role not in HELPING_ROLES
+    ]
     names = (deployment.name, deployment.external_model, *models)
     return guessed_purposes(
         ModelTraits(names, kind=deployment.kind, has_chat_template=False)
@@ -156,7 +185,8 @@ def _context_of_a_request(
     """In tokens; 0 where it is not known, as of an external server."""
     if deployment.is_external:
         return 0
-    trained = [b.model.n_ctx_train for b in deployment.bindings.all()]
+    bindings = [b for b in deployment.bindings.all() if b.role not in HELPING_ROLES]
+    trained = [b.model.n_ctx_train for b in bindings]
     together = context_tokens(deployment.settings, next(iter(trained), None))
     if settings["kv_unified"] == "on":
         return together

@@ -34,6 +34,7 @@ from deployments.gateway.extras import extras, worded
 from deployments.gateway.fields import TAKE_LONG
 from deployments.gateway.kv_transfer import transferred
 from deployments.gateway.kv_transfer_plan import KvTransferReport
+from deployments.gateway.media import media_in
 from deployments.gateway.passing import Passing, direct
 from deployments.gateway.queues import at_work
 from deployments.gateway.routing import (
@@ -178,7 +179,8 @@ async def open_answer(
     request = request or OpenRequest(caller, path, wait)
     fields, dropped = await _checked(path, body)
     read = partial(read_prompt, path, body)
-    asked = Asked(read, _around, caller.key_prefix, caller.scope, path)
+    media = media_in(fields)
+    asked = Asked(read, _around, caller.key_prefix, caller.scope, path, media)
     sending = _Sending(path, body, fields, dropped, wait, time.monotonic(), request)
     async with AsyncExitStack() as stack:
         while True:

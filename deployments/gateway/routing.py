@@ -10,6 +10,7 @@ from functools import cached_property
 from deployments.engines import FLAVOURS
 from deployments.engines.endpoints import CHAT
 from deployments.formats.kinds import Kind, article
+from deployments.formats.projectors import Medium
 from deployments.gateway.auto.decision import (
     Candidate,
     Decision,
@@ -19,6 +20,7 @@ from deployments.gateway.auto.decision import (
 from deployments.gateway.auto.prompt import Prompt
 from deployments.gateway.auto.rules import RouteRules, decide_route
 from deployments.gateway.endpoints import ENDPOINTS
+from deployments.gateway.media import check_taken
 from deployments.gateway.scopes import EVERYTHING, Scope
 from deployments.instances.address import EngineAddress
 from deployments.states import UNLOADED, InstanceState
@@ -112,6 +114,8 @@ class Serving:
     is_guessed: bool = False
     # How long one request may be; 0 where that is not known.
     context_tokens: int = 0
+    # What it takes besides text; None where that is not known, as of an external server.
+    takes: frozenset[Medium] | None = None
 
     @property
     def shown_state(self) -> str:
@@ -152,6 +156,7 @@ class Serving:
             self.slots,
             self.kind,
             self.is_guessed,
+            None if self.takes is None else Medium.IMAGE in self.takes,
         )
 
     @property
@@ -282,6 +287,8 @@ class Asked:
     key: str = ""
     scope: Scope = EVERYTHING
     path: str = CHAT
+    # What it holds besides text.
+    media: frozenset[Medium] = frozenset()
     decision: Decision | None = None
     unreachable: frozenset[str] = frozenset()
 
@@ -318,10 +325,23 @@ class Asked:
 def route_request(name: str, table: Table, asked: Asked | None = None) -> RoutedRequest:
     """What answers, or will before long (`is_coming`); `asked` is what `auto` decides by.
 
-    Raises OmniError model_not_found, model_not_allowed, no_text_model, endpoint_missing,
-    deployment_not_ready or no_deployment_ready, saying what to do.
+    Raises OmniError model_not_found, model_not_allowed, no_text_model, endpoint_missing, no_vision,
+    no_audio, deployment_not_ready or no_deployment_ready, saying what to do.
     """
     asked = asked or Asked()
+    found = _routed(name, table, asked)
+    if asked.media:
+        # Those that a key may not ask for are not named to it either.
+        allowed = table.allowed_names(asked.scope)
+        others = {
+            each.name: each.takes for public, each in allowed if public == each.name
+        }
+        serving = found.serving
+        check_taken(asked.media, serving.name, serving.takes, others)
+    return found
+
+
+def _routed(name: str, table: Table, asked: Asked) -> RoutedRequest:
     seen = table.within(name, asked.scope)
     if name in seen.deployments:
         why = "a deployment has this name"

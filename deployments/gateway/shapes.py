@@ -14,6 +14,8 @@ from omni.json_text import read_answer
 # OmniError.code → (HTTP status, OpenAI error type)
 KINDS: dict[str, tuple[int, str]] = {
     "invalid_request": (400, "invalid_request_error"),
+    "no_vision": (400, "invalid_request_error"),
+    "no_audio": (400, "invalid_request_error"),
     "request_crashes_engine": (400, "invalid_request_error"),
     "no_text_model": (400, "invalid_request_error"),
     "endpoint_missing": (400, "invalid_request_error"),

@@ -10,18 +10,21 @@ from deployments.planning.launch_facts import LaunchFacts
 
 
 def file_bytes(launch: LaunchFacts) -> int:
-    """Of the model and of its draft, as far as they are there."""
-    paths = _files(launch.model_path, launch.is_folder) + _files(
-        launch.draft_path, launch.is_folder
-    )
+    """Of the model, of its draft and of its projector, as far as they are there."""
+    paths = [
+        file
+        for path in (launch.model_path, launch.draft_path, launch.projector_path)
+        for file in _files(path, launch.is_folder)
+    ]
     return sum(path.stat().st_size for path in paths if path.exists())
 
 
 def file_stamp(launch: LaunchFacts) -> str:
-    """Tells one model's file from another that took its name; empty where there is none to look
-    at."""
+    """Tells one model's file, or its projector's, from another that took its name; empty where
+    there is none to look at."""
     try:
-        stats = [path.stat() for path in _files(launch.model_path, launch.is_folder)]
+        files = _files(launch.model_path, launch.is_folder)
+        stats = [path.stat() for path in files + _files(launch.projector_path, False)]
     except OSError:
         return ""
     if stats:

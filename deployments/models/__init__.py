@@ -4,6 +4,7 @@ from deployments.models.activity import BodyKeeping, GatewayRequest, KeptBody
 from deployments.models.advice import RigQuestion
 from deployments.models.benchmark import BenchmarkRun
 from deployments.models.deployment import (
+    HELPING_ROLES,
     Binding,
     Deployment,
     Instance,
@@ -17,6 +18,7 @@ from deployments.models.measurement import LayoutResult, Measurement, ReferenceA
 from deployments.models.plan import StoredPlan
 
 __all__ = [
+    "HELPING_ROLES",
     "ApiKey",
     "BenchmarkRun",
     "Binding",

@@ -27,8 +27,15 @@ class Role(models.TextChoices):
     MODEL = "model", "Model"
     TARGET = "target", "Target"
     DRAFT = "draft", "Draft"
+    PROJECTOR = "projector", "Projector"
     PREFILL = "prefill", "Prefill"
     DECODE = "decode", "Decode"
+
+
+# Their models answer nothing by themselves.
+HELPING_ROLES = (Role.DRAFT, Role.PROJECTOR)
+# A projector is loaded by its model's process.
+PROCESS_ROLES = [choice for choice in Role.choices if choice[0] != Role.PROJECTOR]
 
 
 class Deployment(models.Model):
@@ -229,7 +236,7 @@ class Instance(models.Model):
         Device, on_delete=models.CASCADE, null=True, blank=True, related_name="instance"
     )
     role = models.CharField(
-        max_length=10, choices=[*Role.choices, ("rpc", "RPC server")]
+        max_length=10, choices=[*PROCESS_ROLES, ("rpc", "RPC server")]
     )
     ordinal = models.PositiveSmallIntegerField(default=0)
     state = models.CharField(

@@ -187,6 +187,11 @@ class Model(models.Model):
         """What can play the role of a draft now."""
         return cls.objects.filter(state=cls.State.OK, kind__in=DRAFTING)
 
+    @classmethod
+    def projecting(cls) -> models.QuerySet[Model]:
+        """What can play the role of a projector now."""
+        return cls.objects.filter(state=cls.State.OK, kind=Kind.PROJECTOR)
+
     @property
     def is_deployable(self) -> bool:
         """Whether an engine can serve it by itself."""

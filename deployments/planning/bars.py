@@ -11,6 +11,7 @@ from deployments.planning.plan import DeviceUse
 BAR_PARTS = (
     ("held", "used by others"),
     ("weights", "weights"),
+    ("projector", "projector"),
     ("kv", "KV cache"),
     ("compute", "working memory"),
     ("other", "other"),

@@ -21,6 +21,8 @@ class LaunchFacts:
     flavour: str = ""
     model_path: str = ""
     draft_path: str = ""
+    # The GGUF with which it sees or hears.
+    projector_path: str = ""
     # Whether these are folders with safetensors; else each is the first file of a GGUF.
     is_folder: bool = False
     # The name under which the engine answers.

@@ -164,6 +164,8 @@ class DeviceUse:
     kv_bytes: int = 0
     compute_bytes: int = 0
     other_bytes: int = 0
+    # The file with which the model sees or hears, and what it works with.
+    projector_bytes: int = 0
     # What others (deployments, programs) hold there at the moment.
     held_bytes: int = 0
     # Of the weights: mapped parts of the file that are not computed with, which the kernel drops
@@ -183,8 +185,8 @@ class DeviceUse:
         return self.needed_bytes - self.reclaimable_bytes
 
     def document(self) -> dict[str, Any]:
-        """What commands print of it as JSON."""
-        return {
+        """What commands print of it as JSON; of a projector only where there is one."""
+        found = {
             "name": self.name,
             "total_bytes": self.total_bytes,
             "weights_bytes": self.weights_bytes,
@@ -192,11 +194,18 @@ class DeviceUse:
             "compute_bytes": self.compute_bytes,
             "other_bytes": self.other_bytes,
         }
+        if self.projector_bytes:
+            found["projector_bytes"] = self.projector_bytes
+        return found
 
     @property
     def needed_bytes(self) -> int:
         return (
-            self.weights_bytes + self.kv_bytes + self.compute_bytes + self.other_bytes
+            self.weights_bytes
+            + self.kv_bytes
+            + self.compute_bytes
+            + self.other_bytes
+            + self.projector_bytes
         )
 
 

@@ -10,6 +10,8 @@ from omni.errors import OmniError
 
 MAIN = "main"
 DRAFT = "draft"
+# Its model has no devices of its own: it goes where the engine computes the model it belongs to.
+PROJECTOR = "projector"
 
 
 @dataclass(frozen=True)

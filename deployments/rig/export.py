@@ -86,5 +86,5 @@ def placed(deployment: Deployment) -> tuple[dict[str, str], dict[str, tuple[str,
         return {Role.MODEL.value: deployment.external_model}, {}
     bindings = list(deployment.bindings.all())
     return {b.role: b.model.name for b in bindings}, {
-        b.role: tuple(b.devices) for b in bindings
+        b.role: tuple(b.devices) for b in bindings if b.role != Role.PROJECTOR
     }

@@ -222,13 +222,14 @@ class _Reader(Walk):
         try:
             roles = get_strategy(strategy).roles
             optional = get_strategy(strategy).optional_roles
+            known = get_strategy(strategy).model_roles if key == "models" else roles
         except OmniError:
             return {}
         if node is None:
             return {}
         if not isinstance(node, yaml.MappingNode) and len(roles) == 1:
             return {roles[0]: read(node)}
-        found = self.mapping(node, key, set(roles))
+        found = self.mapping(node, key, set(known))
         for role in roles:
             if role not in found and role not in optional:
                 self.note(

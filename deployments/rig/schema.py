@@ -7,6 +7,7 @@ there twice, settings that exclude each other, and whether a model, engine or de
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from deployments.advice.purposes import KNOWN, MOST_PURPOSES
@@ -183,9 +184,11 @@ def _roles_of(strategy: Strategy) -> Schema:
     devices = {"type": "array", "items": device, "minItems": 1, "uniqueItems": True}
     both = {
         "models": _by_role(
-            strategy, [_text("a model; to plan only: hub:OWNER/REPO@BRANCH:QUANT")]
+            strategy,
+            strategy.model_roles,
+            [_text("a model; to plan only: hub:OWNER/REPO@BRANCH:QUANT")],
         ),
-        "devices": _by_role(strategy, [device, devices]),
+        "devices": _by_role(strategy, strategy.roles, [device, devices]),
     }
     optional = _optional_roles(strategy)
     return {
@@ -194,10 +197,10 @@ def _roles_of(strategy: Strategy) -> Schema:
     }
 
 
-def _by_role(strategy: Strategy, kinds: list[Schema]) -> Schema:
+def _by_role(strategy: Strategy, roles: Sequence[str], kinds: list[Schema]) -> Schema:
     """A mapping by role; with one role its name may be left out."""
     needed = [role for role in strategy.roles if role not in strategy.optional_roles]
-    mapping = _object({role: {"anyOf": kinds} for role in strategy.roles}, *needed)
+    mapping = _object({role: {"anyOf": kinds} for role in roles}, *needed)
     if len(strategy.roles) == 1:
         return {"anyOf": [mapping, *kinds]}
     return mapping

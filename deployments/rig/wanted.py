@@ -14,6 +14,7 @@ from deployments.library.reading import describe_file
 from deployments.models import Deployment, Engine, Model, Route
 from deployments.names import HUB, RESERVED
 from deployments.planning.plan import Plan
+from deployments.planning.roles import PROJECTOR
 from deployments.rig.reader import parse
 from deployments.rig.rights import refusals
 from deployments.rig.words import (
@@ -69,7 +70,7 @@ class Wanted:
         if engine.is_external:
             return {}
         return {
-            role: (self.models[name], entry.devices[role])
+            role: (self.models[name], entry.devices.get(role, ()))
             for role, name in entry.models.items()
         }
 
@@ -107,7 +108,9 @@ class Wanted:
         if not _any_saved(default):
             return _first(default, "runs")
         named = [
-            self.models[name] for name in entry.models.values() if name in self.models
+            self.models[name]
+            for role, name in entry.models.items()
+            if name in self.models and role != PROJECTOR
         ]
         return default_engine(self.host, next(iter(named), None))
 
@@ -261,7 +264,7 @@ def _deployment_problems(wanted: Wanted, entry: RigDeployment) -> Iterator[Probl
     devices = set(wanted.host.devices.values_list("name", flat=True))
     on_a_server = is_external(wanted, entry)
     for role, name in entry.models.items() if not on_a_server else ():
-        if role not in entry.devices:
+        if role not in entry.devices and role != PROJECTOR:
             yield Problem(
                 _role_line(entry, "devices", role),
                 f"The role {role} has no device; CPU is one too.",

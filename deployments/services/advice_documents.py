@@ -96,7 +96,9 @@ def deployment_entry(
         "strategy": planned.layout.strategy,
         "engine": planned.engine.name,
         "models": {role: model.name for role, (model, _) in planned.members.items()},
-        "devices": {role: list(names) for role, (_, names) in planned.members.items()},
+        "devices": {
+            role: list(names) for role, (_, names) in planned.members.items() if names
+        },
         "settings": dict(planned.settings),
         "purposes": list(purposes),
     }

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
-from deployments.advice.purposes import Purpose, Question
+from deployments.advice.purposes import VISION, Purpose, Question, meant_by
 from deployments.advice.search import Task, without_dominated
 from deployments.advice.what_if import what_if_devices
 from deployments.models import Engine, Model
@@ -24,6 +24,7 @@ from deployments.services.layout_ranking import best_first
 from deployments.services.model_advice import drafts_for
 from deployments.services.offered import offered
 from deployments.services.plans import rig_facts
+from deployments.services.projectors import own_projector
 from deployments.services.rig_answers import Answer, answers_of
 from gpus.models import Host
 from omni.errors import OmniError
@@ -129,16 +130,27 @@ def _ways(question: Question, host: Host, plans: LayoutPlans) -> list[_Ways]:
     for purpose in question.purposes:
         own: dict[str, Planned] = {}
         every: dict[str, Planned] = {}
+        eyes = _projectors(purpose, models)
         for name in dict.fromkeys(purpose.models):
             places = _places(question, host, engines[name], plans.bench)
             for settings in _sizes(question.purposes, purpose, name, wishes[name]):
-                planned = plans.of(models[name], engines[name], places, **settings)
+                planned = plans.of(
+                    models[name], engines[name], places, eyes.get(name), **settings
+                )
                 some = {each.key or str(id(each)): each for each in planned}
                 every |= some
                 if settings == _settings(purpose.context, purpose.users):
                     own |= some
         found.append(_Ways(list(own.values()), list(every.values())))
     return found
+
+
+def _projectors(purpose: Purpose, models: Mapping[str, Model]) -> dict[str, Model]:
+    """The models' own, where the purpose is to see; for any other they serve texts alone."""
+    if meant_by(purpose.name) != VISION:
+        return {}
+    found = {name: own_projector(models[name]) for name in purpose.models}
+    return {name: each for name, each in found.items() if each}
 
 
 def _sizes(

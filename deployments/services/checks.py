@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from deployments import names
 from deployments.engines import reads_gguf
+from deployments.engines.base import may_play
 from deployments.external.plan import check_external
-from deployments.formats.kinds import DEPLOYABLE, DRAFTING, article
+from deployments.formats.kinds import article
 from deployments.models import Deployment, Engine, Model, Role, Route
 from deployments.services.plans import Members
 from deployments.strategies import get_strategy
@@ -108,8 +109,7 @@ def check_formats(engine: Engine, models: Iterable[Model]) -> None:
 def check_kinds(members: Members) -> None:
     """Raises OmniError (wrong_kind) for a file that cannot play the role that it is given."""
     for role, (model, _) in members.items():
-        able = DRAFTING if role == Role.DRAFT else DEPLOYABLE
-        if model.kind not in able:
+        if not may_play(role, model.kind):
             text = f"{model.name} is {article(model.kind)} and cannot be the {role}."
             raise OmniError("wrong_kind", text, model.use or "Choose another model.")
 
@@ -126,6 +126,13 @@ def not_downloaded(name: str) -> OmniError:
     return OmniError("not_downloaded", f"{name} is not downloaded.", fix)
 
 
+def check_goes_along(devices: Sequence[str]) -> None:
+    """Raises OmniError (bad_device) for a projector with devices of its own."""
+    if devices:
+        text = "The projector goes on the first device of its model."
+        raise OmniError("bad_device", text, "Name no device for it.")
+
+
 def check_members(strategy: Strategy, host: Host, members: Members) -> None:
     """Raises OmniError when roles, devices or models cannot be what they are given as."""
     strategy.check_roles(members)
@@ -133,6 +140,9 @@ def check_members(strategy: Strategy, host: Host, members: Members) -> None:
     check_kinds(members)
     known = set(host.devices.values_list("name", flat=True))
     for role, (_, devices) in members.items():
+        if role == Role.PROJECTOR:
+            check_goes_along(devices)
+            continue
         if not devices:
             raise OmniError(
                 "no_device",

@@ -12,7 +12,7 @@ from deployments.models import Engine, Model
 from deployments.planning.corrections import Past, PastRun
 from deployments.planning.plan import DeviceFacts, Plan
 from deployments.planning.ranking import is_about_equal, rank
-from deployments.planning.roles import DRAFT, MAIN, assign
+from deployments.planning.roles import DRAFT, MAIN, PROJECTOR, assign
 from deployments.services.fitting import past_of
 from deployments.services.plans import Members, plan_on
 from deployments.services.speeds import speeds_of
@@ -33,6 +33,8 @@ class Choice:
     devices: Sequence[str]
     draft: Model | None = None
     draft_device: str = ""
+    # With which the model sees or hears.
+    projector: Model | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -168,6 +170,21 @@ def _is_alike(one: Compared, other: Compared) -> bool:
     return is_about_equal(one.plan, other.plan)
 
 
+def _projector(
+    strategy: Strategy, choice: Choice
+) -> dict[str, tuple[Model, Sequence[str]]]:
+    """Its role, where one is chosen. Raises OmniError for a strategy that takes none."""
+    if choice.projector is None:
+        return {}
+    if not strategy.takes_projector:
+        raise OmniError(
+            "takes_no_projector",
+            f"{strategy.title} answers texts only: the engine loads no projector for it.",
+            "Choose no projector.",
+        )
+    return {PROJECTOR: (choice.projector, [])}
+
+
 def _compared(
     devices: Mapping[str, DeviceFacts],
     strategy: Strategy,
@@ -187,7 +204,7 @@ def _compared(
         members = {
             role: (models[part.source], list(part.devices))
             for role, part in parts.items()
-        }
+        } | _projector(strategy, choice)
         found = plan_on(
             devices,
             name=name,

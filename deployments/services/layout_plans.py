@@ -13,6 +13,7 @@ from deployments.planning.corrections import Past
 from deployments.planning.memory.placement import CPU
 from deployments.planning.plan import DeviceFacts, Plan, Verdict
 from deployments.planning.ranking import SURE
+from deployments.planning.roles import PROJECTOR
 from deployments.planning.settings import SETTINGS, with_defaults
 from deployments.services.plans import Members, plan_on
 from deployments.strategies import get_strategy
@@ -89,12 +90,22 @@ class LayoutPlans:
     _kept: dict[tuple[object, ...], list[Planned]] = field(default_factory=dict)
 
     def of(
-        self, model: Model, engine: Engine, places: tuple[str, ...], **settings: int
+        self,
+        model: Model,
+        engine: Engine,
+        places: tuple[str, ...],
+        projector: Model | None = None,
+        **settings: int,
     ) -> list[Planned]:
-        """Every layout on these devices; of those with one command the plainest."""
-        key = (model.name, engine.pk, places, *sorted(settings.items()))
+        """Every layout on these devices; of those with one command the plainest.
+
+        With a projector only layouts that take it.
+        """
+        eyes = projector.name if projector else ""
+        key = (model.name, engine.pk, places, eyes, *sorted(settings.items()))
         if key not in self._kept:
-            self._kept[key] = list(self._plans(model, engine, places, settings))
+            found = self._plans(model, engine, places, settings, projector)
+            self._kept[key] = list(found)
         return self._kept[key]
 
     def _plans(
@@ -103,6 +114,7 @@ class LayoutPlans:
         engine: Engine,
         places: tuple[str, ...],
         settings: Mapping[str, int],
+        projector: Model | None,
     ) -> Iterator[Planned]:
         drafts = {draft.name: draft for draft in self.drafts_for(model)}
         has_experts = bool(model.facts.get("n_expert"))
@@ -118,9 +130,12 @@ class LayoutPlans:
         for layout in found_layouts:
             if not set(layout.places) <= set(places):
                 continue
-            if self.only_plain and not get_strategy(layout.strategy).is_plain:
+            strategy = get_strategy(layout.strategy)
+            if self.only_plain and not strategy.is_plain:
                 continue
-            found = self._plan(model, engine, layout, settings, drafts)
+            if projector and not strategy.takes_projector:
+                continue
+            found = self._plan(model, engine, layout, settings, drafts, projector)
             if found.key and found.key in seen:
                 continue
             seen.add(found.key)
@@ -136,12 +151,15 @@ class LayoutPlans:
         layout: Layout,
         settings: Mapping[str, int],
         drafts: Mapping[str, Model],
+        projector: Model | None,
     ) -> Planned:
         models = {"draft": drafts[layout.draft]} if layout.draft else {}
         members = {
             role: (models.get(role, model), list(names))
             for role, names in layout.devices.items()
         }
+        if projector:
+            members[PROJECTOR] = (projector, [])
         self.planned += 1
         return planned_on(
             self.bench, Planned(model, engine, layout, dict(settings), members)

@@ -8,7 +8,7 @@ from typing import Any
 
 from deployments.advice.purposes import CHAT, Purpose
 from deployments.engines import reads_gguf
-from deployments.models import Binding, Deployment, Engine, Model, Role
+from deployments.models import HELPING_ROLES, Binding, Deployment, Engine, Model
 from deployments.planning.memory.sharing import Rival
 from deployments.planning.plan import DeviceFacts, Plan, Severity
 from deployments.planning.ranking import rank
@@ -75,8 +75,8 @@ def deploy(*, model: Model, user: Any = None) -> Deployment:
     Raises OmniError that says why none can run.
     """
     require(user, OPERATE)
-    # One that it only drafts for is another model's.
-    own = Binding.objects.filter(model=model).exclude(role=Role.DRAFT)
+    # One that it only helps is another model's.
+    own = Binding.objects.filter(model=model).exclude(role__in=HELPING_ROLES)
     found = (
         Deployment.objects.filter(bindings__in=own, is_deleting=False, trial_of=None)
         .order_by("pk")

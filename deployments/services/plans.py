@@ -31,6 +31,7 @@ from deployments.planning.plan import (
     Severity,
 )
 from deployments.planning.repacking import Kernels
+from deployments.planning.roles import PROJECTOR
 from deployments.planning.settings import AUTO, validated
 from deployments.planning.speed import CORE_TFLOPS
 from deployments.planning.vocabulary import VocabFacts
@@ -156,7 +157,9 @@ def plan_on(
     it cannot be planned at all.
     """
     home = django_settings.OMNI_HOME
-    engine_ = engine_facts(engine, (model.arch for model, _ in members.values()))
+    # Projectors are loaded by another part of an engine, which knows no architectures.
+    archs = (model.arch for role, (model, _) in members.items() if role != PROJECTOR)
+    engine_ = engine_facts(engine, archs)
     past = past_of(engine.host) if past is None else past
     devices = with_corrections(devices, past, _subject(strategy, engine, members))
     request = PlanRequest(
@@ -164,7 +167,7 @@ def plan_on(
         engine=engine_,
         members={
             role: _member(model, names, devices)
-            for role, (model, names) in members.items()
+            for role, (model, names) in _projector_last(members)
         },
         settings=_within_limits(engine, validated(settings)),
         extra_args=tuple(extra_args),
@@ -179,6 +182,13 @@ def plan_on(
         return plan
     subject = plan_subject(plan, models, engine.flavour, engine.build)
     return corrected(plan, subject, past)
+
+
+def _projector_last(
+    members: Members,
+) -> list[tuple[str, tuple[Model, Sequence[str]]]]:
+    """Some look at the first member of a request alone."""
+    return sorted(members.items(), key=lambda member: member[0] == PROJECTOR)
 
 
 def _marked(plan: Plan, models: Iterable[Model]) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments.advice.guess import ModelTraits, guessed_purposes
-from deployments.models import Deployment, Model, Role
+from deployments.models import HELPING_ROLES, Deployment, Model
 from deployments.services.projectors import has_projector, projectors
 
 
@@ -23,5 +23,7 @@ def suggested_purposes(model: Model) -> tuple[str, ...]:
 
 def suggested_for(deployment: Deployment) -> tuple[str, ...]:
     """Of its main model; nothing where it runs on an external server."""
-    bindings = [each for each in deployment.bindings.all() if each.role != Role.DRAFT]
+    bindings = [
+        each for each in deployment.bindings.all() if each.role not in HELPING_ROLES
+    ]
     return suggested_purposes(bindings[0].model) if bindings else ()

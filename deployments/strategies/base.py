@@ -16,6 +16,7 @@ from deployments.planning.plan import (
     Severity,
     Verdict,
 )
+from deployments.planning.roles import PROJECTOR
 from deployments.planning.settings import Setting
 from omni.errors import OmniError
 
@@ -56,6 +57,17 @@ class Strategy(ABC):
         """One model as it is: nothing drafts for it, and nobody reads its prompts elsewhere."""
         return len(self.roles) == 1
 
+    @property
+    def takes_projector(self) -> bool:
+        """Whether its model can see or hear by a second file: llama-server neither drafts nor
+        saves slots with images in the context."""
+        return self.is_plain
+
+    @property
+    def model_roles(self) -> tuple[str, ...]:
+        """Those that a model can be named for."""
+        return (*self.roles, PROJECTOR) if self.takes_projector else self.roles
+
     def has_own(self, setting: Setting) -> bool:
         return setting.of_strategy and setting.key in self.own_settings
 
@@ -65,11 +77,10 @@ class Strategy(ABC):
     def check_roles(self, given: Iterable[str]) -> None:
         """Raises OmniError (wrong_roles) unless every role that is needed is there, and no
         other."""
-        known = set(self.roles)
         needed = set(self.roles) - set(self.optional_roles)
-        if not needed <= set(given) <= known:
+        if not needed <= set(given) <= set(self.model_roles):
             names = ", ".join(
-                f"{r} (optional)" if r in self.optional_roles else r for r in self.roles
+                r if r in needed else f"{r} (optional)" for r in self.model_roles
             )
             text = (
                 f"The strategy {self.name} has the roles {names}; given:"
@@ -85,8 +96,8 @@ class Strategy(ABC):
         Raises OmniError (wrong_roles, no_device).
         """
         self.check_roles(request.members)
-        for member in request.members.values():
-            if not member.devices:
+        for role, member in request.members.items():
+            if not member.devices and role != PROJECTOR:
                 raise OmniError(
                     "no_device",
                     f"{member.name} has no device.",

@@ -93,4 +93,6 @@ def common_figures(found: PlacedModel) -> tuple[Figure, ...]:
     on_host = host_weights_figure(found)
     if on_host:
         figures.append(on_host)
+    if found.projection:
+        figures += found.projection.figures()
     return tuple(figures)

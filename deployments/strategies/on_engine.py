@@ -17,6 +17,7 @@ from deployments.planning.plan import (
     Verdict,
 )
 from deployments.strategies.base import Strategy, error, info, outlook, verdict_of
+from deployments.strategies.projection import pair_reasons
 
 
 def plan_on_engine(strategy: Strategy, request: PlanRequest) -> Plan:
@@ -26,7 +27,11 @@ def plan_on_engine(strategy: Strategy, request: PlanRequest) -> Plan:
     """
     strategy.check_roles(request.members)
     flavour = get_flavour(request.engine.flavour)
-    own = (*flavour.reasons(request), *without_text(strategy, request))
+    own = (
+        *flavour.reasons(request),
+        *without_text(strategy, request),
+        *pair_reasons(request, strategy.serving_role),
+    )
     if any(reason.severity == Severity.ERROR for reason in own):
         return Plan(strategy.name, Verdict.NOT_VIABLE, own)
     plan = strategy.plan(flavour.adjusted(request))

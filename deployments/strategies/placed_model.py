@@ -44,6 +44,11 @@ from deployments.strategies.asked_settings import (
     own_settings,
 )
 from deployments.strategies.base import Strategy, caution, info
+from deployments.strategies.projection import (
+    Projection,
+    projection,
+    room_reasons,
+)
 from deployments.strategies.remedies import Case, memory_reasons, room_of
 from deployments.strategies.remote_layers import remote_layers_reasons
 from omni.units import MIB, bytes_text
@@ -67,6 +72,7 @@ class PlacedModel:
     fits: bool
     speed: SpeedModel
     reasons: tuple[Reason, ...]
+    projection: Projection | None = None
 
     @property
     def cards(self) -> tuple[DeviceFacts, ...]:
@@ -116,7 +122,9 @@ def place_model(
     host = host_of(request)
     check_shares(settings.tensor_split, working_devices(member.devices, settings))
     cards = _sharing_ram(working_devices(member.devices, settings), host)
-    devices = tuple(_reserved(d, reserved or {}) for d in (*cards, host))
+    seeing = projection(request, cards, host, settings)
+    free = tuple(_reserved(d, reserved or {}) for d in (*cards, host))
+    devices = _leaving_room(seeing, free)
     fixed = frozenset(
         key for key in PLACEMENT_SETTINGS if key not in open_keys or values[key] != AUTO
     )
@@ -148,11 +156,13 @@ def place_model(
         *memory_reasons(case, found),
         *remote_layers_reasons(member.shape, cards, places),
         *_prompt_cache_reasons(request, values, host, found),
+        *room_reasons(seeing, applied),
     )
+    use = seeing.added_to(found.use) if seeing else found.use
     speed = SpeedModel(member.shape, cards, host, places, applied, shares)
     chosen = _chosen(values, given, applied, context, member, bool(cards))
     return PlacedModel(
-        member, host, applied, chosen, found.use, found.fits, speed, reasons
+        member, host, applied, chosen, use, found.fits, speed, reasons, seeing
     )
 
 
@@ -161,7 +171,16 @@ def fits(request: PlanRequest, member: Member, strategy: Strategy) -> bool:
     settings = asked_settings(request, member, strategy)
     host = host_of(request)
     cards = _sharing_ram(working_devices(member.devices, settings), host)
-    return _fit(member, (*cards, host), settings, frozenset(PLACEMENT_SETTINGS)).fits
+    seeing = projection(request, cards, host, settings)
+    devices = _leaving_room(seeing, (*cards, host))
+    return _fit(member, devices, settings, frozenset(PLACEMENT_SETTINGS)).fits
+
+
+def _leaving_room(
+    seeing: Projection | None, devices: Sequence[DeviceFacts]
+) -> tuple[DeviceFacts, ...]:
+    """The devices without what the projector takes there."""
+    return tuple(_reserved(d, seeing.reserved if seeing else {}) for d in devices)
 
 
 def _reserved(device: DeviceFacts, reserved: Mapping[str, int]) -> DeviceFacts:
@@ -327,8 +346,15 @@ def instance(
         needs_devices=command.needs_devices,
         files=command.files,
         launch=command.launch,
-        file_bytes=file_bytes or placed_.member.facts.size_bytes,
+        file_bytes=file_bytes or _file_bytes(placed_),
     )
+
+
+def _file_bytes(placed_: PlacedModel) -> int:
+    own = placed_.member.facts.size_bytes
+    if placed_.projection:
+        return own + placed_.projection.member.facts.size_bytes
+    return own
 
 
 def _command(
@@ -354,6 +380,7 @@ def _command(
             api_key_file=request.api_key_file,
             split_mode=split_mode,
             draft=draft,
+            projector=placed_.projection.spec if placed_.projection else None,
             slots_folder=slots_folder,
             swa_full=swa_full,
             kv_bytes=sum(use.kv_bytes for use in placed_.use.devices),

@@ -83,6 +83,18 @@ RULES = (
         "Download or copy the file again.",
     ),
     _rule(
+        r"mismatch between text model \(n_embd = \d+\) and mmproj",
+        "projector_mismatch",
+        "The projector was made for models of another width.",
+        "Choose the projector that was published with the model.",
+    ),
+    _rule(
+        r"Failed to load CLIP model from (?P<what>.*\S)",
+        "projector_unreadable",
+        "The engine cannot load the projector {what}.",
+        "Download or copy the file again, or use a newer build of the engine.",
+    ),
+    _rule(
         r"unknown model architecture: '(?P<what>[^']*)'",
         "arch_unknown",
         "This engine does not know the architecture {what}.",

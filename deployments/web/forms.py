@@ -13,8 +13,10 @@ from deployments.advice.purposes import KNOWN, checked_purposes
 from deployments.engines.external import EXTERNAL
 from deployments.engines.flag_table import ALLOWED
 from deployments.engines.flags import allowed_args
+from deployments.formats.kinds import Kind
 from deployments.models import Deployment, Engine, Model
 from deployments.names import LENGTH
+from deployments.planning.roles import PROJECTOR
 from deployments.planning.settings import (
     AUTO,
     SETTINGS,
@@ -25,14 +27,16 @@ from deployments.planning.settings import (
 )
 from deployments.services.checks import check_formats, check_name, free_name
 from deployments.services.deployments import deployment_change, deployment_create
+from deployments.services.projectors import projectors_for
 from deployments.strategies import STRATEGIES
 from deployments.strategies.base import Strategy
-from deployments.web.form_fields import ModelField, model_field
+from deployments.web.form_fields import ModelField, choice_field, model_field
 from deployments.web.role_fields import (
     DRAFT_MODEL,
     MODEL,
     STRATEGY,
     RoleField,
+    bound_projector,
     initial_members,
     members_of,
     role_fields,
@@ -103,6 +107,13 @@ class DeploymentForm(forms.Form):
         empty_label="None: draft from the text itself",
         help_text="A small model of the same family that guesses ahead.",
     )
+    projector = forms.ChoiceField(
+        required=False,
+        label="Projector",
+        help_text="The file with which the model sees or hears. It goes on the model's first"
+        " device.",
+        error_messages={"invalid_choice": "%(value)s is no projector for this model."},
+    )
     engine = EngineField(Engine.objects.none(), empty_label=None)
     purposes = forms.MultipleChoiceField(
         choices=[(name, name) for name in KNOWN],
@@ -170,6 +181,7 @@ class DeploymentForm(forms.Form):
             model_field(self, DRAFT_MODEL).queryset = Model.drafting().defer(*plain)
         else:
             del self.fields[DRAFT_MODEL]
+        self._add_projectors()
         engines = (
             Engine.objects.select_related("host")
             .filter(host=self.host, state=Engine.State.OK)
@@ -189,6 +201,18 @@ class DeploymentForm(forms.Form):
                 error_messages={"required": "Choose at least one; CPU is one too."},
                 help_text=role.help_text,
             )
+
+    def _add_projectors(self) -> None:
+        """Those that could belong to the model that is chosen; without any there is no field."""
+        asked = self.data if self.is_bound else self.initial
+        offered: list[tuple[str, str]] = []
+        if self.strategy_chosen.takes_projector and Model.projecting().exists():
+            model = Model.deployable().filter(name=str(asked.get(MODEL) or "")).first()
+            offered = projector_choices(model, bound_projector(self.deployment))
+        if not offered:
+            del self.fields[PROJECTOR]
+            return
+        choice_field(self, PROJECTOR).choices = [("", "None: texts only"), *offered]
 
     # --- groups for the page ----------------------------------------------------------------------
     def main_settings(self) -> Iterator[forms.BoundField]:
@@ -267,6 +291,12 @@ class DeploymentForm(forms.Form):
                 self.add_error(role.name, "Choose at least one; CPU is one too.")
         return data
 
+    def _members(self, data: dict[str, Any]) -> dict[str, tuple[Model, list[str]]]:
+        members = members_of(self.strategy_chosen, data)
+        if name := data.get(PROJECTOR):
+            members[PROJECTOR] = (Model.objects.get(name=name), [])
+        return members
+
     def _values(self, data: dict[str, Any]) -> dict[str, Any]:
         """The settings that differ from their defaults."""
         given = {
@@ -284,7 +314,7 @@ class DeploymentForm(forms.Form):
         values: dict[str, Any] = {
             "engine": data["engine"],
             "strategy": self.strategy_chosen.name,
-            "members": members_of(self.strategy_chosen, data),
+            "members": self._members(data),
             "settings": validated(self._values(data)),
             "extra_args": data["extra_args"],
             "purposes": [*data[PURPOSES], *data[OTHER_PURPOSES]],
@@ -294,6 +324,27 @@ class DeploymentForm(forms.Form):
             return deployment_change(deployment=self.deployment, **values)
         name = data["name"] or free_name(data["model"].name)
         return deployment_create(name=name, **values)
+
+
+def projector_choices(model: Model | None, kept: str = "") -> list[tuple[str, str]]:
+    """(name, label) of what could be the model's: the certain ones first, guesses marked.
+
+    `kept` is the one that it has: it stays a choice, whatever it says of itself.
+    """
+    if model is None or model.is_folder or model.kind != Kind.TEXT:
+        return []
+    offered = projectors_for(model)
+    others = () if kept in (*offered.certain, *offered.possible, "") else (kept,)
+    notes = {
+        **dict.fromkeys(offered.certain, ""),
+        **dict.fromkeys(offered.possible, "a guess: the width fits"),
+        **dict.fromkeys(others, "not this model's by its name"),
+    }
+    said = {
+        name: ", ".join(filter(None, (note, "audio only" * (name in offered.blind))))
+        for name, note in notes.items()
+    }
+    return [(name, f"{name} ({note})" if note else name) for name, note in said.items()]
 
 
 def typed_so_far(query: QueryDict) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from deployments.formats.kinds import DEPLOYABLE, TITLES, Kind
 from deployments.formats.model_facts import ModelFacts
+from deployments.formats.projectors import Medium, projector_of
 from omni.units import UNKNOWN, count_text
 
 _ATTENTION = {
@@ -31,6 +32,9 @@ _TOKENIZERS = {
 }
 
 
+_MEDIA = {Medium.IMAGE: "images", Medium.AUDIO: "audio"}
+
+
 # --- facts ----------------------------------------------------------------------------------------
 def fact_rows(facts: ModelFacts) -> list[tuple[str, str]]:
     """(title, text) in the order of the page; what a file of this kind does not have is left
@@ -39,12 +43,31 @@ def fact_rows(facts: ModelFacts) -> list[tuple[str, str]]:
         rows = [
             *_identity(facts),
             ("Made for models of width", number(facts.projection_dim)),
+            *_projector(facts),
         ]
     elif facts.kind not in (*DEPLOYABLE, Kind.DRAFT):
         rows = _identity(facts)
     else:
         rows = [*_identity(facts), *_shape(facts), *_text(facts)]
     return [*rows, ("Licence", facts.licence or "the file names none")]
+
+
+def _projector(facts: ModelFacts) -> list[tuple[str, str]]:
+    """What it lets a model take, and what that costs."""
+    found = projector_of(facts.as_dict())
+    if found is None:
+        return []
+    takes = " and ".join(_MEDIA[each] for each in sorted(found.media)) or UNKNOWN
+    rows = [("Lets a model take", takes)]
+    kinds = dict.fromkeys(filter(None, (found.vision.type, found.audio.type)))
+    if kinds:
+        rows.append(("Type of projector", ", ".join(kinds)))
+    if found.sees:
+        rows += [
+            ("Image size", f"{number(found.image_size or None)} pixels a side"),
+            ("An image becomes", f"up to {number(found.tokens)} tokens"),
+        ]
+    return rows
 
 
 def _identity(facts: ModelFacts) -> list[tuple[str, str]]:

@@ -11,9 +11,10 @@ from django.http import QueryDict
 
 from deployments.engines import FLAVOURS
 from deployments.engines.external import EXTERNAL
+from deployments.formats.kinds import DEPLOYABLE, DRAFTING, Kind
 from deployments.models import Engine, Model
 from deployments.planning import roles
-from deployments.planning.roles import source_of
+from deployments.planning.roles import PROJECTOR, source_of
 from deployments.planning.settings import SETTINGS, Group, Setting, conflicts
 from deployments.services.defaults import first_engine
 from deployments.strategies import STRATEGIES
@@ -37,6 +38,7 @@ class Stock:
     host: Host
     models: list[Model]
     drafts: list[Model]
+    projectors: list[Model]
     engines: list[Engine]
     devices: list[Device]
     # Bytes in use now, by device; what is not known is left out.
@@ -51,9 +53,11 @@ class Stock:
 
 def read_stock(host: Host) -> Stock:
     # What a header says is large; only that of the chosen ones is read.
-    models, drafts = (
-        rows.only("name", "quant", "format", "kind")
-        for rows in (Model.deployable(), Model.drafting())
+    found = Model.objects.filter(state=Model.State.OK)
+    rows = list(found.only("name", "quant", "format", "kind"))
+    models, drafts, projectors = (
+        [row for row in rows if row.kind in kinds]
+        for kinds in (DEPLOYABLE, DRAFTING, {Kind.PROJECTOR})
     )
     engines = list(
         Engine.objects.select_related("host")
@@ -64,7 +68,13 @@ def read_stock(host: Host) -> Stock:
         Device.objects.filter(host=host, is_present=True).select_related("gpu")
     )
     return Stock(
-        host, list(models), list(drafts), engines, devices, _used(host, devices)
+        host,
+        models,
+        drafts,
+        projectors,
+        engines,
+        devices,
+        _used(host, devices),
     )
 
 
@@ -101,6 +111,13 @@ class PlanForm(forms.Form):
         label="Draft device",
         help_text="Where it runs. auto: the card with the least memory; beside one card the CPU.",
     )
+    projector = forms.ChoiceField(
+        required=False,
+        label="Projector",
+        help_text="The file with which the model sees or hears. A plan says whether it is the"
+        " model's own.",
+        error_messages={"invalid_choice": "There is no projector %(value)s."},
+    )
     device = forms.MultipleChoiceField(
         label="Devices",
         widget=forms.CheckboxSelectMultiple,
@@ -122,6 +139,8 @@ class PlanForm(forms.Form):
         devices = [(device.name, device.name) for device in stock.devices]
         self._choose(MODEL, models)
         self._choose(DRAFT, [("", "none"), *drafts])
+        projectors = _choices(stock.projectors)
+        self._choose(PROJECTOR, [("", "none: texts only"), *projectors])
         self._choose(DEVICE, devices)
         self._choose(DRAFT_DEVICE, [("", "auto"), *devices])
         self._choose(
@@ -155,7 +174,7 @@ class PlanForm(forms.Form):
     def query(self, changes: Mapping[str, int | str] | None = None) -> str:
         """The shortest query string that asks for this, with changed settings if there are any."""
         short = QueryDict(mutable=True)
-        for key in (MODEL, DRAFT, DRAFT_DEVICE):
+        for key in (MODEL, DRAFT, DRAFT_DEVICE, PROJECTOR):
             value = self.data.get(key)
             if value:
                 short[key] = value

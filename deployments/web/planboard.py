@@ -13,6 +13,7 @@ from deployments.names import LENGTH, ROOM_FOR_NUMBERS
 from deployments.planning.plan import Verdict
 from deployments.planning.presets import Preset, presets
 from deployments.planning.ranking import rank, why_best
+from deployments.planning.roles import PROJECTOR
 from deployments.planning.settings import SETTINGS
 from deployments.services.checks import free_name, taken_names
 from deployments.services.comparing import Choice, Compared, compare
@@ -104,7 +105,9 @@ def _choice(stock: Stock, form: PlanForm) -> Choice:
     data = form.cleaned_data
     models = {
         model.name: model
-        for model in Model.objects.filter(name__in=[data[MODEL], data[DRAFT]])
+        for model in Model.objects.filter(
+            name__in=[data[MODEL], data[DRAFT], data[PROJECTOR]]
+        )
     }
     order = [device.name for device in stock.devices]
     return Choice(
@@ -115,6 +118,7 @@ def _choice(stock: Stock, form: PlanForm) -> Choice:
         draft=models.get(data[DRAFT]),
         devices=sorted(data[DEVICE], key=order.index),
         draft_device=data[DRAFT_DEVICE],
+        projector=models.get(data[PROJECTOR]),
         settings=form.settings(),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.models import Deployment, Model
-from deployments.planning.roles import DRAFT, source_of
+from deployments.planning.roles import DRAFT, PROJECTOR, source_of
 from deployments.strategies.base import Strategy
 
 STRATEGY = "strategy"
@@ -79,4 +79,14 @@ def initial_members(deployment: Deployment, strategy: Strategy) -> dict[str, Any
         if binding:
             initial.setdefault(each.needs_model, binding.model.name)
             initial[each.name] = binding.devices
+    if PROJECTOR in bound and strategy.takes_projector:
+        initial[PROJECTOR] = bound[PROJECTOR].model.name
     return initial
+
+
+def bound_projector(deployment: Deployment | None) -> str:
+    """The name of the projector that it has."""
+    if deployment is None:
+        return ""
+    names = deployment.bindings.filter(role=PROJECTOR).values_list("model__name")
+    return "".join(name for (name,) in names)

@@ -182,7 +182,9 @@ def test_stand_ins_share_the_memory_of_the_host(request_: PlanRequest) -> None:
 def test_roles_and_devices_must_be_given(request_: PlanRequest) -> None:
     strategy = get_strategy("independent")
     member = request_.members["model"]
-    with pytest.raises(OmniError, match="has the roles model; given: target"):
+    with pytest.raises(
+        OmniError, match=r"roles model, projector \(optional\); given: target"
+    ):
         strategy.plan(replace(request_, members={"target": member}))
     with pytest.raises(OmniError, match="has no device"):
         strategy.plan(replace(request_, members={"model": replace(member, devices=())}))

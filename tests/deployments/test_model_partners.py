@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.formats.partners import PartnerFile, belong_together, partners
+from deployments.formats.partners import Belonging, PartnerFile, belonging, partners
 
 MODEL = PartnerFile(
     "m", "/models/a/m.gguf", False, 4096, arch="llama", title="Eyes 8B Instruct"
@@ -19,21 +19,21 @@ PROJECTOR = PartnerFile(
 @pytest.mark.parametrize(
     ("path", "width", "belongs"),
     [
-        ("/models/a/mmproj.gguf", 4096, True),
-        ("/models/a/mmproj.gguf", 2048, False),
-        ("/models/a/mmproj.gguf", None, False),
-        ("/models/mmproj.gguf", 4096, True),
-        ("/models/b/mmproj.gguf", 4096, False),
-        ("/models/a/sub/mmproj.gguf", 4096, False),
+        ("/models/a/mmproj.gguf", 4096, Belonging.YES),
+        ("/models/a/mmproj.gguf", 2048, Belonging.NO),
+        ("/models/a/mmproj.gguf", None, Belonging.NO),
+        ("/models/mmproj.gguf", 4096, Belonging.YES),
+        ("/elsewhere/mmproj.gguf", 4096, Belonging.YES),
+        ("/models/a/sub/mmproj.gguf", 4096, Belonging.YES),
     ],
 )
-def test_a_projector_lies_beside_its_model_and_ends_in_its_width(
-    path: str, width: int | None, belongs: bool
+def test_where_a_projector_lies_says_nothing_and_its_width_only_rules_out(
+    path: str, width: int | None, belongs: Belonging
 ) -> None:
     projector = replace(PROJECTOR, path=path, width=width)
-    assert belong_together(MODEL, projector) is belongs
-    assert (partners(MODEL, [projector]) == [projector]) is belongs
-    assert (partners(projector, [MODEL]) == [MODEL]) is belongs
+    assert belonging(MODEL, projector) == belongs
+    assert partners(MODEL, [projector], belongs) == [projector]
+    assert partners(projector, [MODEL], belongs) == [MODEL]
 
 
 @pytest.mark.parametrize(
@@ -74,20 +74,23 @@ def test_a_projector_lies_beside_its_model_and_ends_in_its_width(
             {"title": "mmproj-llava-v1.6-mistral-7b-f16"},
             True,
         ),
+        # A width and no name that both have is not enough, and rules nothing out: a choice.
         (
             {"title": "Mistral 7B Instruct"},
             {"title": "mmproj-llava-v1.6-mistral-7b-f16"},
-            False,
+            None,
         ),
+        ({"title": "Eyes 8B"}, {"title": "mmproj-model-f16"}, None),
+        ({"title": "mmproj"}, {"title": "mmproj-f16"}, None),
+        ({"title": "Eyes", "basename": "eyes"}, {"title": "vit-large336-custom"}, None),
     ],
 )
 def test_a_projector_of_equal_width_is_of_the_same_family(
-    model: dict[str, str], projector: dict[str, str], belongs: bool
+    model: dict[str, str], projector: dict[str, str], belongs: bool | None
 ) -> None:
-    assert (
-        belong_together(replace(MODEL, **model), replace(PROJECTOR, **projector))
-        is belongs
-    )
+    wanted = {True: Belonging.YES, False: Belonging.NO, None: Belonging.PERHAPS}
+    files = replace(MODEL, **model), replace(PROJECTOR, **projector)
+    assert belonging(*files) == wanted[belongs]
 
 
 def test_the_nearer_projector_comes_first_and_models_are_no_projectors() -> None:
@@ -95,3 +98,4 @@ def test_the_nearer_projector_comes_first_and_models_are_no_projectors() -> None
     near = replace(PROJECTOR, name="z", path="/models/a/z.gguf")
     twin = replace(MODEL, name="twin", path="/models/a/t.gguf")
     assert partners(MODEL, [far, near, twin]) == [near, far]
+    assert belonging(MODEL, twin) == belonging(near, near) == Belonging.NO

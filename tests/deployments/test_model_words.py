@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_the_page_of_the_real_model(viewer: Client) -> None:
         "MiB",
     ):
         assert words in text
-    assert "none in its folder" in text and "Q4_1" in text
+    assert "none that says it is this model's" in unescape(text) and "Q4_1" in text
 
 
 @pytest.mark.django_db

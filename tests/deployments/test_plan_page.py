@@ -6,11 +6,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.test import Client
 
+from deployments.library import folders
 from deployments.models import Deployment, Engine, Model
 from deployments.planning.plan import (
     DeviceUse,
@@ -27,6 +29,7 @@ from deployments.web import planboard
 from gpus.models import Host
 from omni.errors import OmniError
 from tests.deployments.plan_page import card_of, page, shown_commands
+from tests.vision_models import Eye, write_projector
 
 HTMX = {"HX-Request": "true"}
 pytestmark = pytest.mark.usefixtures("engine", "model")
@@ -425,11 +428,32 @@ def test_a_strategy_that_comes_to_another_s_command_says_whose(
     assert answer.status_code == 200 and not Deployment.objects.exists()
 
 
-def test_a_projector_is_not_offered(viewer: Client, model: Model) -> None:
+def test_a_projector_is_offered_as_that_alone(viewer: Client, model: Model) -> None:
+    assert 'name="projector"' not in page(viewer)
     Model.objects.create(
         name="eyes", path="/eyes.gguf", facts=model.facts, kind="projector"
     )
-    assert 'value="eyes"' not in page(viewer)
+    text = page(viewer)
+    offered = re.findall(r'<select name="(\w+)"(.*?)</select>', text, re.S)
+    assert [name for name, inner in offered if 'value="eyes"' in inner] == ["projector"]
+
+
+def test_a_model_with_its_projector_is_planned_together(
+    viewer: Client, model: Model, tmp_path: Path
+) -> None:
+    path = write_projector(tmp_path / "mmproj.gguf", Eye(n_embd=1024, n_layer=8))
+    folders.register(path)
+    text = page(viewer, "device=CPU&projector=mmproj")
+    card = card_of(text, "independent")
+    assert f"--mmproj {path}" in html.unescape(card)
+    assert "part-projector" in card and "up to 16 tokens" in card
+    assert "Projector mmproj" in card
+    assert "answers texts only" in card_of(text, "speculative")
+    bare = page(viewer, "device=CPU")
+    assert "--mmproj" not in bare and "part-projector" not in bare
+    folders.register(write_projector(tmp_path / "wide.gguf", Eye(width=960)))
+    wide = card_of(page(viewer, "device=CPU&projector=wide"), "independent")
+    assert "wide was made for models of mlp with vectors of 960" in wide
 
 
 def test_the_board_needs_no_request(host: Host) -> None:

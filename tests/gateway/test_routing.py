@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.gateway.routing import Passage, Serving, Table, route_request
+from deployments.formats.projectors import Medium
+from deployments.gateway.auto.prompt import Prompt
+from deployments.gateway.routing import Asked, Passage, Serving, Table, route_request
+from deployments.gateway.scopes import Scope
 from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 
@@ -112,3 +115,62 @@ def test_what_will_answer_by_itself_may_be_waited_for(
         assert route_request("a", Table({"a": serving})).serving is serving
         assert route_request("auto", Table({"a": serving, "z": READY})).serving is READY
         assert route_request("auto", Table({"a": serving})).serving is serving
+
+
+# --- images ---------------------------------------------------------------------------------------
+ADDRESS = EngineAddress("http://127.0.0.1:1")
+SEES, HEARS = frozenset({Medium.IMAGE}), frozenset({Medium.AUDIO})
+MIXED = Table(
+    {
+        "texts": Serving("texts", "ready", ADDRESS, takes=frozenset()),
+        "seer": Serving("seer", "ready", ADDRESS, takes=SEES),
+        "ears": Serving("ears", "ready", ADDRESS, takes=HEARS),
+        "away": Serving("away", "ready", ADDRESS, takes=None),
+    },
+    {"public": "texts"},
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "media", "code", "says"),
+    [
+        ("texts", SEES, "no_vision", "'texts' takes no images. These do: seer."),
+        ("public", SEES, "no_vision", "'texts' takes no images. These do: seer."),
+        ("ears", SEES, "no_vision", "'ears' takes no images"),
+        ("seer", HEARS, "no_audio", "'seer' takes no audio. These do: ears."),
+        ("seer", SEES | HEARS, "no_audio", "takes no audio"),
+    ],
+)
+def test_what_a_deployment_does_not_take_is_refused_naming_those_that_do(
+    asked: str, media: frozenset[Medium], code: str, says: str
+) -> None:
+    with pytest.raises(OmniError) as caught:
+        route_request(asked, MIXED, Asked(media=media))
+    assert caught.value.code == code and says in str(caught.value)
+    assert route_request(asked, MIXED, Asked()).serving
+
+
+@pytest.mark.parametrize(
+    ("asked", "media"), [("seer", SEES), ("ears", HEARS), ("away", SEES | HEARS)]
+)
+def test_what_a_deployment_takes_or_may_take_goes_to_it(
+    asked: str, media: frozenset[Medium]
+) -> None:
+    assert route_request(asked, MIXED, Asked(media=media)).serving.name == asked
+
+
+def test_auto_sends_an_image_to_what_is_known_to_see() -> None:
+    seen = Prompt("What is it?", images=1)
+    asked = Asked(read=lambda: seen, media=SEES)
+    assert route_request("auto", MIXED, asked).serving.name == "seer"
+    blind = Table({"texts": MIXED.deployments["texts"]})
+    asked = Asked(read=lambda: seen, media=SEES)
+    with pytest.raises(OmniError, match="No other that can be asked for does"):
+        route_request("auto", blind, asked)
+
+
+def test_what_a_key_may_not_ask_for_is_not_named_to_it() -> None:
+    only = Asked(media=SEES, scope=Scope.of(["texts"], []))
+    with pytest.raises(OmniError) as caught:
+        route_request("texts", MIXED, only)
+    assert caught.value.code == "no_vision" and "seer" not in str(caught.value)

@@ -47,6 +47,12 @@ PLANNED: dict[str, tuple[str, dict[str, object], str, str]] = {
     "--ctx-checkpoints": ("0", {"ctx_checkpoints": 0}, "gemma3", "rpc"),
 }
 DEFAULTS = {"--kv-offload", "--repack"}
+# They move what a projector takes, not its model (test_projector_plans.py).
+OF_PROJECTORS: dict[str, tuple[str, dict[str, object]]] = {
+    "--mmproj-offload": ("", {"offload_projector": True}),
+    "--no-mmproj-offload": ("", {"offload_projector": False}),
+    "--image-max-tokens": ("64", {"image_tokens": 64}),
+}
 
 
 def words(flag: Flag, value: str = "1") -> list[str]:
@@ -104,7 +110,16 @@ def test_each_memory_setting_is_set_by_somebody() -> None:
 
 
 def test_each_flag_that_is_planned_with_stands_in_the_table() -> None:
-    assert {flag.name for flag in ALLOWED.values() if flag.sets} == set(PLANNED)
+    planned = {flag.name for flag in ALLOWED.values() if flag.sets}
+    assert planned == {*PLANNED, *OF_PROJECTORS}
+
+
+@pytest.mark.parametrize("name", OF_PROJECTORS)
+def test_a_flag_of_projectors_is_the_setting_it_stands_for(name: str) -> None:
+    value, meant = OF_PROJECTORS[name]
+    before = MemorySettings(offload_projector=name.startswith("--no-"))
+    after = planned_with(before, words(ALLOWED[name], value))
+    assert after == replace(before, **meant)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", PLANNED)

@@ -14,6 +14,7 @@ FULL = LaunchFacts(
     flavour="llama.cpp",
     model_path="/m/a.gguf",
     draft_path="/m/b.gguf",
+    projector_path="/m/c.gguf",
     is_folder=True,
     alias="a",
     kind="reranker",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from deployments.planning.bars import EDGE_PERCENT, bar
@@ -63,11 +65,18 @@ def test_why_the_first_is_the_best(plans: list[tuple[str, Plan]], says: str) -> 
 
 # --- bars -----------------------------------------------------------------------------------------
 def test_parts_stand_one_after_the_other_to_scale() -> None:
-    drawn = bar(DeviceUse("CUDA0", 100, 40, 20, 10, 5, held_bytes=15))
+    use = DeviceUse("CUDA0", 100, 40, 20, 10, 5, held_bytes=15)
+    drawn = bar(replace(use, projector_bytes=4))
     assert [(part.code, part.x, part.width) for part in drawn.parts] == [
-        ("held", 0, 15), ("weights", 15, 40), ("kv", 55, 20), ("compute", 75, 10), ("other", 85, 5),
-    ]  # fmt: skip
-    assert (drawn.edge, drawn.over_width, drawn.free_bytes) == (100, 0, 10)
+        ("held", 0, 15),
+        ("weights", 15, 40),
+        ("projector", 55, 4),
+        ("kv", 59, 20),
+        ("compute", 79, 10),
+        ("other", 89, 5),
+    ]
+    assert (drawn.edge, drawn.over_width, drawn.free_bytes) == (100, 0, 6)
+    assert "projector" not in [part.code for part in bar(use).named]
 
 
 def test_what_does_not_fit_stands_beyond_the_edge() -> None:

@@ -47,3 +47,19 @@ def test_the_engine_s_projection_is_what_it_said_before_it_allocated() -> None:
 
 def test_a_log_without_sizes_says_nothing() -> None:
     assert reported_memory(["main: listening"]).devices == {}
+
+
+ENCODER_LOG = """
+0.00.1 I sched_reserve: RPC0[127.0.0.1:47661] compute buffer size =    17.51 MiB
+0.00.2 I clip_ctx: CLIP using RPC0[127.0.0.1:47661] backend
+0.00.3 I load_hparams: model size:         7.51 MiB
+0.00.4 I reserve_compute_meta: RPC0[127.0.0.1:47661] compute buffer size =     1.83 MiB
+0.00.5 I reserve_compute_meta:        CPU compute buffer size =     0.58 MiB
+"""
+
+
+def test_a_projector_stands_apart_from_the_model() -> None:
+    found = reported_memory(ENCODER_LOG.splitlines(), {"127.0.0.1:47661": "RPC1"})
+    assert found.devices["RPC1"].compute == pytest.approx(17.51 * MIB)
+    assert found.devices["RPC1"].projector == pytest.approx((7.51 + 1.83) * MIB)
+    assert found.devices["CPU"].projector == pytest.approx(0.58 * MIB)

@@ -130,6 +130,7 @@ def test_instances_keep_their_processes_and_get_the_facts_of_their_commands(
         "flavour": "llama.cpp",
         "model_path": MODEL,
         "draft_path": "",
+        "projector_path": "",
         "is_folder": False,
         "alias": "smol",
         "kind": "text",

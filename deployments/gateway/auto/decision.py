@@ -34,6 +34,8 @@ class Candidate:
     slots: int = 0
     kind: str = Kind.TEXT
     is_guessed: bool = False
+    # None is not known: then what it is for tells.
+    takes_images: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,12 @@ def _holds_context(prompt: Prompt, candidate: Candidate) -> bool:
     return not known or prompt.context_tokens <= known
 
 
+def _takes_images(prompt: Prompt, candidate: Candidate) -> bool:
+    if candidate.takes_images is None:
+        return VISION in candidate.purposes
+    return candidate.takes_images
+
+
 def _gives_embeddings(prompt: Prompt, candidate: Candidate) -> bool:
     return candidate.kind == Kind.EMBEDDING or EMBEDDING in candidate.purposes
 
@@ -144,7 +152,7 @@ CERTAIN = (
     Certain(
         "images",
         lambda prompt: prompt.images > 0,
-        lambda prompt, candidate: VISION in candidate.purposes,
+        _takes_images,
         lambda prompt: f"it has {prompt.images} image{'s' if prompt.images > 1 else ''}",
         "it has no image",
     ),

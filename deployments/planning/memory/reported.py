@@ -20,6 +20,13 @@ _PROJECTION = re.compile(
     r" +(?P<context>\d+) \+ "
     r"+(?P<compute>\d+)"
 )
+# "clip_ctx: CLIP using Vulkan0 backend", "load_hparams: model size:         7.51 MiB"; its working
+# memory is said in a line like those of the model.
+_ENCODER = re.compile(
+    r"clip_ctx: CLIP using (?P<name>[^\s\[]+)(?:\[(?P<endpoint>[^\]]+)\])? backend"
+)
+_ENCODER_WEIGHTS = re.compile(r"load_hparams: model size: +(?P<mib>[\d.]+) MiB")
+_ENCODER_BUFFER = "reserve_compute_meta"
 HOST_BUFFERS = ("CPU", "CPU_Mapped", "CPU_REPACK", "AMX", "CUDA_Host", "Vulkan_Host")
 
 
@@ -34,6 +41,7 @@ class Reported:
     kv: float = 0
     compute: float = 0
     output: float = 0
+    projector: float = 0
 
     @property
     def total(self) -> float:
@@ -44,6 +52,7 @@ class Reported:
             + self.kv
             + self.compute
             + self.output
+            + self.projector
         )
 
 
@@ -75,8 +84,11 @@ def reported_memory(
     # Compute buffers of the contexts before the present one: a model that drafts for itself has
     # two.
     before: dict[str, float] = {}
+    encoder = _Encoder(endpoints or {})
     for line in lines:
         match = _BUFFER.search(line)
+        if encoder.reads(line, match, found):
+            continue
         if match:
             if match["what"] == "output":
                 before = {name: use.compute for name, use in found.devices.items()}
@@ -91,6 +103,39 @@ def reported_memory(
     return found
 
 
+def _device(match: re.Match[str], endpoints: Mapping[str, str]) -> str:
+    """Under Omni's name."""
+    if match["name"] in HOST_BUFFERS:
+        return "CPU"
+    return endpoints.get(match["endpoint"] or "", match["name"])
+
+
+class _Encoder:
+    """What a projector's encoder says of itself, line by line."""
+
+    def __init__(self, endpoints: Mapping[str, str]) -> None:
+        self.endpoints = endpoints
+        self.device = "CPU"
+
+    def reads(
+        self, line: str, buffer: re.Match[str] | None, found: EngineMemory
+    ) -> bool:
+        """Whether the line was the encoder's."""
+        if match := _ENCODER.search(line):
+            self.device = _device(match, self.endpoints)
+            return True
+        if match := _ENCODER_WEIGHTS.search(line):
+            self._add(found, self.device, match["mib"])
+            return True
+        if buffer and buffer["part"] == _ENCODER_BUFFER:
+            self._add(found, _device(buffer, self.endpoints), buffer["mib"])
+            return True
+        return False
+
+    def _add(self, found: EngineMemory, device: str, mib: str) -> None:
+        found.devices.setdefault(device, Reported()).projector += float(mib) * MIB
+
+
 def _add(
     found: EngineMemory,
     match: re.Match[str],
@@ -99,10 +144,7 @@ def _add(
 ) -> None:
     name = match["name"]
     size = float(match["mib"]) * MIB
-    if name in HOST_BUFFERS:
-        device = "CPU"
-    else:
-        device = endpoints.get(match["endpoint"] or "", name)
+    device = _device(match, endpoints)
     use = found.devices.setdefault(device, Reported())
     if match["what"] in ("KV", "RS"):
         use.kv += size

@@ -56,6 +56,10 @@ class MemorySettings:
     load_nextn: bool = False
     # Tokens of a draft that are checked at once, whoever drafts them.
     draft_max: int = 0
+    # Where the projector works, and the most tokens of an image that keeps its own size; 0 is what
+    # its file says.
+    offload_projector: bool = True
+    image_tokens: int = 0
 
     @property
     def flash(self) -> bool:

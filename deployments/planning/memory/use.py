@@ -393,6 +393,7 @@ def combined(*uses: MemoryUse) -> tuple[DeviceUse, ...]:
             old.kv_bytes + use.kv_bytes,
             old.compute_bytes + use.compute_bytes,
             old.other_bytes + use.other_bytes,
+            projector_bytes=old.projector_bytes + use.projector_bytes,
             reclaimable_bytes=old.reclaimable_bytes + use.reclaimable_bytes,
         )
     return tuple(total.values())

@@ -16,7 +16,14 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from deployments.instances.demand import Demand
 from deployments.instances.model_files import serves_old_file
-from deployments.models import Deployment, Engine, Instance, Model, Role, Transition
+from deployments.models import (
+    HELPING_ROLES,
+    Deployment,
+    Engine,
+    Instance,
+    Model,
+    Transition,
+)
 from deployments.planning.plan import Plan
 from deployments.planning.settings import SETTINGS, with_defaults
 from deployments.services import one_click
@@ -81,7 +88,9 @@ def quick(request: HtmxHttpRequest) -> HttpResponse:
     by_model: dict[int, Deployment] = {}
     for row in rows:
         # What a model only drafts for is another model's.
-        for binding in (each for each in row.bindings.all() if each.role != Role.DRAFT):
+        for binding in (
+            each for each in row.bindings.all() if each.role not in HELPING_ROLES
+        ):
             by_model.setdefault(binding.model_id, row)
     models = list(Model.deployable().defer("facts", "shape", "vocab", "shards"))
     lacking = without_engine(models, local_host())

@@ -18,7 +18,7 @@ from deployments.announce import request_scan
 from deployments.engines import FLAVOURS, flavour_titles
 from deployments.formats.kinds import Kind
 from deployments.formats.model_facts import ModelFacts
-from deployments.formats.partners import PartnerFile, partners
+from deployments.formats.partners import Belonging, PartnerFile, partners
 from deployments.library import folders
 from deployments.library.copies import other_places, place_counts
 from deployments.models import Binding, Engine, LibraryFolder, Model
@@ -28,6 +28,7 @@ from deployments.services.deployments import model_delete
 from deployments.services.discovery import USUAL_FLAVOUR, local_host
 from deployments.services.loadable import without_engine
 from deployments.services.model_advice import advice
+from deployments.services.projectors import as_partner
 from deployments.services.waiting import agent_is_running
 from deployments.web.forms import FolderForm
 from deployments.web.model_words import fact_rows
@@ -135,6 +136,8 @@ def model(request: HtmxHttpRequest, name: str) -> HttpResponse:
     ]
     share = found.facts.get("quant_bytes") or {}
     total = sum(share.values()) or 1
+    own = as_partner(found)
+    others = _others(found)
     context = {
         "model": found,
         "facts": found.facts,
@@ -144,7 +147,8 @@ def model(request: HtmxHttpRequest, name: str) -> HttpResponse:
             ((kind, size, 100 * size / total) for kind, size in share.items()),
             key=lambda row: -row[1],
         ),
-        "partners": _partners(found),
+        "partners": partners(own, others),
+        "possible_partners": partners(own, others, Belonging.PERHAPS),
         "copies": other_places(found),
         "no_engine": without_engine([found], local_host()).get(found.pk, ""),
         "files": [(path, _file_size(path)) for path in found.shards or [found.path]],
@@ -182,29 +186,20 @@ def _fact_rows(model: Model) -> list[tuple[str, str]]:
     ]
 
 
-def _partners(model: Model) -> list[PartnerFile]:
+def _others(model: Model) -> list[PartnerFile]:
+    """Files of the library that could go with it: of a projector models, of a model projectors."""
     if model.is_folder:
         return []
-    # Partners lie in the same folder or the one above or below it.
     wanted = Model.objects.filter(
         state=Model.State.OK, format=Model.Format.GGUF
     ).exclude(pk=model.pk)
-    is_projector = model.kind == Kind.PROJECTOR
-    if is_projector:
-        wanted = wanted.exclude(kind=Kind.PROJECTOR)
+    if model.kind == Kind.PROJECTOR:
+        width = model.facts.get("projection_dim")
+        wanted = wanted.filter(kind=Kind.TEXT, facts__n_embd=width)
     else:
         wanted = wanted.filter(kind=Kind.PROJECTOR)
-    if is_projector:
-        above = Path(model.path).parent
-    else:
-        above = Path(model.path).parent.parent
-    rows = wanted.filter(path__startswith=f"{above}/").values_list(
-        "name", "path", "facts"
-    )[:MOST_PARTNERS]
-    return partners(
-        PartnerFile.of(model.name, model.path, model.facts),
-        [PartnerFile.of(*row) for row in rows],
-    )
+    rows = wanted.values_list("name", "path", "facts")[:MOST_PARTNERS]
+    return [PartnerFile.of(*row) for row in rows]
 
 
 def _file_size(path: str) -> int | None:

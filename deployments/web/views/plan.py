@@ -16,6 +16,7 @@ from django.views.decorators.http import require_http_methods
 from deployments.planning.bars import BAR_PARTS, Bar, bar, tightest
 from deployments.planning.memory.fit import PLACEMENT_SETTINGS
 from deployments.planning.plan import InstancePlan, Reason, Severity, Verdict
+from deployments.planning.roles import PROJECTOR
 from deployments.planning.settings import SETTINGS
 from deployments.services.comparing import SAME_COMMAND, Compared
 from deployments.services.discovery import local_host
@@ -101,7 +102,7 @@ def _shown(
         "listed": listed,
         "folded": folded,
         "folded_title": _folded_title(folded),
-        "parts": BAR_PARTS,
+        "parts": _parts(shown),
         "devices": [
             (
                 device,
@@ -122,6 +123,12 @@ def _shown(
     if wants_part(request):
         response["HX-Replace-Url"] = address
     return response
+
+
+def _parts(shown: Board) -> list[tuple[str, str]]:
+    """Those of a bar that the key explains: a projector's only where there is one."""
+    has_projector = bool(shown.form.data.get(PROJECTOR))
+    return [part for part in BAR_PARTS if has_projector or part[0] != PROJECTOR]
 
 
 def _names(shown: Board) -> set[str]:

@@ -155,3 +155,17 @@ def test_every_preference_is_a_step_in_its_order() -> None:
 def test_purposes_may_be_written_as_people_do() -> None:
     written = ["Code", "long-context", "coding", "support"]
     assert purposes_of(written) == ("coding", "long_context", "support")
+
+
+def test_what_is_known_to_see_comes_before_what_is_only_meant_to() -> None:
+    images = read_prompt(
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": [PICTURE]}]}
+    )
+    sees = Candidate("any", takes_images=True)
+    meant = Candidate("meant", ("vision",))
+    blind = Candidate("blind", ("vision", "chat"), takes_images=False)
+    decision = decide(images, [blind, sees, RIG[3]])
+    assert (decision.chosen, decision.decided_by.rule) == ("any", "images")
+    assert decide(images, [blind, meant]).chosen == "meant"
+    step = next(s for s in decide(images, [blind]).steps if s.rule == "images")
+    assert not step.applies and "no deployment is known" in step.reason
