@@ -1,9 +1,8 @@
 """The paths at which engines can be asked: one spelling of each, for the engines that have it and
 for the gateway.
 
-Asked of the binaries and read in their sources: llama.cpp tools/server/server.cpp, ik_llama.cpp
-examples/server/server.cpp (8337e4cd), vLLM entrypoints (99d7eb5d), TabbyAPI
-endpoints/OAI/router.py (e632af41).
+llama.cpp was asked. What ik_llama.cpp has was read in its server's source, at the versions that could
+be had; what vLLM and TabbyAPI have is from their documentation, and was not tried.
 """
 
 from __future__ import annotations

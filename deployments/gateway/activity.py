@@ -164,11 +164,9 @@ class OpenRequest:
             return Phase.ANSWERING
         if self.wait.serving is None:
             return Phase.ROUTING
-        if self.wait.queue_position:
-            return Phase.QUEUED
-        if self.sent_s is None and self.wait.reason:
+        if self.sent_s is None and self.wait.is_for_load:
             return Phase.LOADING
-        if self.sent_s is None:
+        if self.sent_s is None or self.wait.queue_position:
             return Phase.QUEUED
         return Phase.PROMPT if self.is_stream else Phase.WORKING
 

@@ -68,6 +68,12 @@ class Wait:
         return f"{self.serving.name} is {self.serving.state}"
 
     @property
+    def is_for_load(self) -> bool:
+        """What it waits for does not answer yet."""
+        serving = self.turn.queue.serving if self.turn else self.serving
+        return not self.is_sent and serving is not None and not serving.is_ready
+
+    @property
     def _load(self) -> str:
         """How far it is, for what does not answer yet."""
         if self.is_sent or self.turn is None:

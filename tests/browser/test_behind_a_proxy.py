@@ -17,7 +17,6 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from deployments.gateway.endpoints import ENDPOINTS
 from tests.browser.chats import PanelWith, say
 from tests.browser.conftest import log_in_by_form
 from tests.browser.looks import in_four_looks
@@ -292,8 +291,6 @@ def test_the_python_of_the_page_runs_as_it_stands(
     page: Page, proxy: Proxy, panel: RunningPanel, client: str
 ) -> None:
     ready(page, proxy, panel)
-    if client == "anthropic" and "/v1/messages" not in ENDPOINTS:
-        pytest.skip("this gateway has no /v1/messages")
     text = snippet(page, proxy, client)
     assert run_as_it_stands([sys.executable, "-c", text], proxy, panel).strip()
 

@@ -121,7 +121,7 @@ def test_a_client_that_leaves_is_recorded_at_whatever_stage_it_was(
                 socket.create_connection(("127.0.0.1", served.port), timeout=45)
             )
             client.sendall(request_bytes(served, body))
-        place = 1 if stage == "queue" else 0
+        place = 1 if stage in ("load", "queue") else 0
         sought = partial(in_phase, phase, place)
         found = wait_until(sought, 10, lambda: str(running()))
         assert found["deployment"] == model
@@ -193,7 +193,7 @@ def test_a_request_that_waits_for_its_model_can_be_cancelled(
     before = last_row(served)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(served.post, question("says_nothing", "loading"))
-        found = wait_until(partial(in_phase, "waiting for the model"), 10)
+        found = wait_until(partial(in_phase, "waiting for the model", 1), 10)
         ask_all({"ask": "cancel", "number": found["number"], "by": "ada"})
         assert answer.result().status_code == 499
         assert answer.result().json()["error"]["code"] == "request_cancelled"

@@ -146,12 +146,12 @@ def test_the_keys_are_the_readers_own_that_still_work(
     assert "laptop · " not in text
 
 
-def test_who_has_no_key_is_told_who_makes_one(
+def test_who_has_no_key_is_told_where_one_is_made(
     operator: Client, admin: Client, viewer: Client
 ) -> None:
     assert "You have no key yet" in page(operator)
-    assert "An administrator makes one" in page(operator)
-    assert "/admin/deployments/apikey/add/" in page(admin)
+    assert 'href="/keys/">Make a key' in page(operator)
+    assert 'href="/keys/">' in page(admin)
     assert "Your role does not include asking models" in page(viewer)
 
 

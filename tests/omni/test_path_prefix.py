@@ -31,6 +31,9 @@ IN_SCRIPT = re.compile(r"""["'`=]/[a-z]""")
 PREFIXED = re.compile(r"""\b(?:connect|below)\(["'`]/[a-z]""")
 # They put the prefix before it themselves, or compare with it what is below the prefix.
 KNOW_THE_PREFIX = {
+    # What follows /v1 there is no page.
+    "deployments/gateway/endpoints.py",
+    "deployments/web/snippets.py",
     "deployments/gateway/standalone.py",
     "omni/middleware.py",
     "omni/settings.py",

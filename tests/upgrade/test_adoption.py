@@ -198,6 +198,7 @@ def test_it_serves_on_as_the_same_process_and_its_facts_are_known(
         "flavour": "llama.cpp",
         "model_path": str(smollm2()),
         "draft_path": "",
+        "projector_path": "",
         "is_folder": False,
         "alias": "smol",
         "kind": "text",
