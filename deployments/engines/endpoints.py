@@ -1,8 +1,8 @@
 """The paths at which engines can be asked: one spelling of each, for the engines that have it and
 for the gateway.
 
-llama.cpp was asked. What ik_llama.cpp has was read in its server's source, at the versions that could
-be had; what vLLM and TabbyAPI have is from their documentation, and was not tried.
+llama.cpp was asked. What ik_llama.cpp has was read in its server's source, at the versions that
+could be had; what vLLM and TabbyAPI have is from their documentation, and was not tried.
 """
 
 from __future__ import annotations
