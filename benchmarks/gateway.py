@@ -7,10 +7,11 @@ A synthetic upstream streams 50 tokens/s to each stream, or as many as are taken
 nothing; the real engine is the packaged one with the small model. Each arm is asked in turn, in an
 order that changes from round to round, by a client of its own process; medians over the rounds are
 printed. CPU is that of the arm's own processes (for `direct`: of the upstream), memory the pages
-that nobody else has. Omni is asked as programs ask it: with a key, its fields checked, on its way
-to a Unix socket. nginx checks nothing, LiteLLM one key of its own, and llama.cpp's router, which
-starts its engines itself, can be asked for the real model only. What cannot be had here is left
-out, and that is said.
+that nobody else has. Omni is asked as programs ask it: with a key, its fields checked, and every
+request in its history. nginx checks nothing, LiteLLM one key of its own, and llama.cpp's router,
+which starts its engines itself, can be asked for the real model only. What cannot be had here is
+left out, and that is said. To Omni the synthetic upstream is an external server, which has no slots
+that a request could wait for.
 
 Ends with 1 when a goal is missed.
 """
@@ -70,10 +71,15 @@ MOST_WORST_ADDED_MS = 150.0
 MOST_STREAM_KIB = 64.0
 LEAST_SHARE = 0.99
 SYNTHETIC_ROW = """
-from tests.gateway.engine import make_deployment
 from deployments.models import Instance
-make_deployment("synthetic", None, settings={{"parallel": 4096}})
-Instance.objects.update(socket={socket!r}, pid=1, start_time=1)
+from deployments.services import servers
+from deployments.services.discovery import local_host
+engine = servers.server_add(host=local_host(), name="other", address={url!r}, key="")
+made = servers.model_offer(engine=engine, model="synthetic", name="synthetic")
+Instance.objects.create(
+    host=engine.host, deployment=made, role="model", state="ready", address=engine.path,
+    generation=made.generation,
+)
 """
 
 
@@ -105,6 +111,8 @@ def measure(
     good = [one for one in found if one["status"] == 200 and one["tokens"] >= tokens]
     figures.failed += streams - len(good)
     if not good:
+        why = found[0]["error"][-300:]
+        print(f"  {arm.name}: no stream was answered: {why}", file=sys.stderr)
         return
     first_ms = sorted(one["first_token_s"] * 1000 for one in good)
     whole_s = max(one["whole_s"] for one in good)
@@ -230,11 +238,10 @@ _ROW = "{:20} {:9.3f} {:11.1f} {:10.1f} {:8.1f} {:8.3f} {}"
 def synthetic_arms(folder: Path, python: Path | None) -> Iterator[list[Arm]]:
     served = Served(folder / "synthetic")
     served.home.create()
-    socket = served.home.run / "synthetic.sock"
     with ExitStack() as stack:
-        direct = stack.enter_context(synthetic(folder, socket))
+        direct = stack.enter_context(synthetic(folder))
         served.prepare({})
-        served.shell(SYNTHETIC_ROW.format(socket=str(socket)))
+        served.shell(SYNTHETIC_ROW.format(url=direct.url))
         arms = [direct, *stack.enter_context(omni(served, "synthetic"))]
         arms += _peers(stack, folder, python, direct)
         yield arms

@@ -124,10 +124,10 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
 
 
 @contextmanager
-def synthetic(folder: Path, socket: Path) -> Iterator[Arm]:
+def synthetic(folder: Path) -> Iterator[Arm]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    argv = [sys.executable, "-m", "benchmarks.relays.upstream", str(port), str(socket)]
+    argv = [sys.executable, "-m", "benchmarks.relays.upstream", str(port)]
     with running(argv, f"{url}/health", folder / "upstream.log") as process:
         yield Arm("direct", url, "synthetic", pids=(process.pid,))
 

@@ -51,6 +51,8 @@ class _Reading(asyncio.Protocol):
         if self._is_head:
             self.found.status = int(data[9:12])
             self._is_head = False
+        if self.found.status != 200:
+            self.found.error += data.decode("utf-8", "replace")
         # A mark may lie across two pieces.
         data = self._rest + data
         self._rest = data[-24:] if not data.endswith(b"\n\n") else b""
@@ -65,7 +67,7 @@ class _Reading(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.found.whole_s = time.monotonic() - self.began_s
-        self.found.error = str(exc or "")
+        self.found.error += str(exc or "")
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -78,6 +80,7 @@ async def _one(question: dict[str, Any], delay_s: float) -> Stream:
         "host": url.netloc,
         "content-type": "application/json",
         "content-length": str(len(body)),
+        "connection": "close",
         **question["headers"],
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -1,11 +1,10 @@
 """A synthetic engine: streams tokens at a pace, and computes nothing.
 
-    python -m benchmarks.relays.upstream PORT [SOCKET]
+    python -m benchmarks.relays.upstream PORT
 
 Speaks HTTP as llama-server does, as far as a relay needs: /health, /v1/models and streamed
-/v1/chat/completions, on a port and on a Unix socket, as engines of Omni's do. The request says the
-pace: `max_tokens` how many tokens, `seed` how many microseconds between two of them (0: as fast as
-they are taken).
+/v1/chat/completions. The request says the pace: `max_tokens` how many tokens, `seed` how many
+microseconds between two of them (0: as fast as they are taken).
 """
 
 from __future__ import annotations
@@ -97,13 +96,11 @@ async def _stream(asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
     writer.write(LAST)
 
 
-async def _main(port: int, socket: str = "") -> None:
+async def _main(port: int) -> None:
     server = await asyncio.start_server(_serve, "127.0.0.1", port, backlog=BACKLOG)
-    if socket:
-        await asyncio.start_unix_server(_serve, socket, backlog=BACKLOG)
     async with server:
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1]), *sys.argv[2:]))
+    asyncio.run(_main(int(sys.argv[1])))

@@ -57,9 +57,14 @@ def read_table() -> Table:
         .filter(is_deleting=False)
     )
     media = _media()
-    deployments = {
-        each.name: serving(each, media.get(each.pk, frozenset())) for each in found
-    }
+    deployments = {}
+    for each in found:
+        try:
+            taken = media.get(each.pk, frozenset())
+            deployments[each.name] = serving(each, taken)
+        except OmniError as error:
+            # One row that cannot be read takes no other with it.
+            log.warning("deployment %s cannot be asked: %s", each.name, error)
     routes = list(Route.objects.select_related("deployment"))
     return Table(
         deployments,

@@ -44,6 +44,12 @@ def test_parallel_requests_share_the_context(
     assert read_table().deployments["smol"].context_tokens == tokens
 
 
+def test_a_deployment_that_cannot_be_read_takes_no_other_with_it() -> None:
+    make_deployment("broken", None, state="starting", settings={"parallel": 4096})
+    make_deployment("smol", None, state="starting")
+    assert list(read_table().deployments) == ["smol"]
+
+
 def test_of_an_external_server_it_is_not_known() -> None:
     make_deployment("remote", None, state="starting", external_model="x")
     assert serving(Deployment.objects.get()).context_tokens == 0
