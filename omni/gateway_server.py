@@ -196,6 +196,19 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stalled = None
 
 
+class _Server(uvicorn.Server):
+    """What is on its way when it is ended may go on for a while, and is then told."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(DRAIN_S, self._end_requests)
+        await super().shutdown(sockets)
+
+    def _end_requests(self) -> None:
+        """uvicorn's own end does not wait for what they have to say."""
+        for task in self.server_state.tasks:
+            task.cancel()
+
+
 def _head_too_long() -> OmniError:
     return OmniError(
         "header_too_large", f"The headers are longer than {LONGEST_HEAD} bytes."
@@ -246,8 +259,8 @@ def run(host: str, port: int, *, application: Any, explain: Explain) -> None:
         server_header=False,
         headers=[("server", "omni")],
         timeout_keep_alive=int(IDLE_S),
-        timeout_graceful_shutdown=int(DRAIN_S),
+        timeout_graceful_shutdown=int(DRAIN_S + LINGER_S),
         backlog=BACKLOG,
     )
     listening = listening_socket(host, port)
-    uvicorn.Server(config).run(sockets=[listening])
+    _Server(config).run(sockets=[listening])
