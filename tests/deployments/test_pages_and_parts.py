@@ -25,11 +25,14 @@ WHOLE = [
 # Address → the arguments it takes, by the names of `named`.
 PAGES = {
     "chat:list": (),
+    "deployments:activity": (),
     "deployments:benchmark": ("benchmark",),
     "deployments:benchmarks": (),
+    "deployments:connect": (),
     "deployments:deployment": ("deployment",),
     "deployments:deployments": (),
     "deployments:download": (),
+    "deployments:keys": (),
     "deployments:models": (),
     "deployments:plan": (),
     "deployments:server": ("server",),
@@ -38,6 +41,7 @@ PAGES = {
 PARTS = {
     "chat:lanes": ("conversation",),
     "deployments:across": (),
+    "deployments:activity_running": (),
     "deployments:advice_running": (),
     "deployments:answer": (),
     "deployments:download_list": (),

@@ -238,7 +238,8 @@ def test_no_request_makes_the_gateway_fail(client: Client) -> None:
 
     check()
     # What it is for is refusing; some must have come as far as the engine.
-    assert {200, 400, 401, 404, 405, 413} <= set(seen), seen
+    # A body beyond its limit is rare among them; test_hostile_clients.py sends one.
+    assert {200, 400, 401, 404, 405} <= set(seen), seen
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/embeddings"])
