@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import httpx
+from typing import Any, cast
+
 import pytest
 
 from chat.outcomes import kv_transfer_facts
+from deployments.engines.endpoints import CHAT
 from deployments.gateway.kv_transfer_plan import KvTransferReport, Outcome
 from deployments.gateway.passing import Passing
 from deployments.gateway.relay import Upstream
 from deployments.gateway.routing import RoutedRequest, Serving
 from deployments.gateway.waiting import Wait
+from deployments.instances.engine_stream import EngineAnswer
 
 DONE = KvTransferReport(Outcome.DONE, "", 1541, 0, 35_530_060, 3787.12, 13.04, 5.0, 0.2)
 ANOTHER_PANELS = {"x-omni-handover": "prefill_ms=7"}
@@ -18,8 +21,10 @@ ANOTHER_PANELS = {"x-omni-handover": "prefill_ms=7"}
 
 def upstream(report: KvTransferReport | None, headers: dict[str, str]) -> Upstream:
     choice = RoutedRequest(Serving("pair", "ready", None), "pair", "")
-    response = httpx.Response(200, headers=headers)
-    return Upstream(choice, response, True, 0.0, Wait(), [], Passing({}, report))
+    # Nothing is read of its body here.
+    answer = EngineAnswer(200, headers, cast(Any, None))
+    passing = Passing({}, report)
+    return Upstream(CHAT, choice, answer, True, 0.0, Wait(), [], passing)
 
 
 @pytest.mark.parametrize(
