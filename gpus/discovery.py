@@ -72,17 +72,19 @@ def save_rig(
     Device.objects.update_or_create(
         host=host, name=CPU, defaults={**cpu, "description": facts["cpu_name"]}
     )
-    cards = _save_cards(host, identities)
+    cards = _save_cards(host, identities, ram_bytes)
     keep_stand_ins(host, 0 if cards else stand_ins_wanted(host), ram_bytes)
     return {card.index: card for card in cards}
 
 
-def _save_cards(host: Host, identities: Sequence[CardIdentity]) -> list[CardIdentity]:
+def _save_cards(
+    host: Host, identities: Sequence[CardIdentity], ram_bytes: int
+) -> list[CardIdentity]:
     opened = {identity.uuid for identity in identities if identity.uuid}
     missing = [card for card in known_cards(host) if card.uuid not in opened]
     cards = [_with_uuid(host, card) for card in named(identities, missing)]
     for card in cards:
-        _save_card(host, card)
+        _save_card(host, card, ram_bytes)
     seen = [card.uuid for card in cards]
     host.gpus.exclude(uuid__in=seen).update(state=Gpu.State.ABSENT)
     # Of a card that never told its UUID only the failure was known.
@@ -100,13 +102,15 @@ def _with_uuid(host: Host, card: CardIdentity) -> CardIdentity:
     return CardIdentity(**{**vars(card), "uuid": f"unknown-{host.name}-{card.index}"})
 
 
-def _save_card(host: Host, card: CardIdentity) -> None:
+def _save_card(host: Host, card: CardIdentity, ram_bytes: int) -> None:
     values = {
         "host": host,
         "index": card.index,
         "name": card.shown_name,
         "pci_bus_id": card.pci_bus_id,
-        "memory_bytes": card.memory_total_bytes,
+        "memory_bytes": ram_bytes
+        if card.has_unified_memory
+        else card.memory_total_bytes,
         "compute_capability": card.compute_capability,
         "pcie_generation_max": card.pcie_generation_max,
         "pcie_width_max": card.pcie_width_max,

@@ -23,7 +23,7 @@ from gpus.host import host_facts
 from gpus.models import Device, Gpu, Host
 from gpus.nvml import look
 from gpus.recent import last_frame
-from gpus.sample import CardIdentity, CardSample, NvmlState, named
+from gpus.sample import CardIdentity, CardSample, NvmlState, named, read_card
 
 
 def diagnose(host: Host) -> list[Finding]:
@@ -96,10 +96,7 @@ def _offer_findings(host: Host) -> list[Finding]:
 def latest_samples(host_name: str) -> list[CardSample]:
     """Of the last frame; empty when there is none, or one without cards."""
     frame: dict[str, Any] = json.loads(last_frame(host_name) or "null") or {}
-    return [
-        CardSample(**{**card, "throttle": tuple(card["throttle"])})
-        for card in frame.get("cards", ())
-    ]
+    return [read_card(card) for card in frame.get("cards", ())]
 
 
 # An older frame comes from a sampler that has stopped.
