@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from gpus.facts import known_cards
+from gpus.facts import known_cards, latest_samples
 from gpus.host import host_row
 from gpus.models import Device, Gpu, Host
 from gpus.nvml import look
@@ -185,9 +185,10 @@ def _can_bind(port: int) -> bool:
 # --- what engines list ----------------------------------------------------------------------------
 def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> None:
     """Device rows for what an engine's --list-devices prints: mappings of name, description,
-    total_bytes.
+    total_bytes, and where the engine tells it pci_bus_id or uuid.
 
-    A device is tied to its card by what the list has: name and memory. Where two cards are alike,
+    A device is tied to its card by what the list has: UUID or bus address, else name and memory.
+    Where two cards are alike,
     engines count in bus order (they run with CUDA_DEVICE_ORDER=PCI_BUS_ID), so the one with the
     lower PCI address comes first. Where that leaves a doubt (no name in common), no card is
     claimed.
@@ -197,7 +198,7 @@ def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> 
     )
     # Vulkan does not know CUDA's setting.
     unclaimed = {kind: list(cards) for kind in _ON_NVIDIA} | {
-        Device.Kind.CUDA: visible(cards, wanted())
+        Device.Kind.CUDA: visible(cards, wanted(), _slices(host, wanted()))
     }
     for place, device in enumerate(listed):
         name = str(device["name"])
@@ -218,7 +219,45 @@ def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> 
         Device.objects.update_or_create(host=host, name=name, defaults=values)
 
 
+def _slices(host: Host, setting: str | None) -> dict[str, list[str]]:
+    """Asked for only where the setting names one."""
+    if "MIG-" not in (setting or ""):
+        return {}
+    return {
+        card.key: [part.uuid for part in card.mig_slices]
+        for card in latest_samples(host.name)
+    }
+
+
 def _card_of(device: Mapping[str, Any], cards: Sequence[Gpu]) -> Gpu | None:
+    """The card that the device names, else the one that it is like."""
+    uuid = str(device.get("uuid", ""))
+    bus = _bus_address(str(device.get("pci_bus_id", "")))
+    if uuid or bus:
+        named = (
+            card
+            for card in cards
+            if (uuid and card.uuid == uuid)
+            or (bus and _bus_address(card.pci_bus_id) == bus)
+        )
+        return next(named, None)
+    return _card_alike(device, cards)
+
+
+_BUS = re.compile(
+    r"(?:([0-9a-f]{1,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?", re.I
+)
+
+
+def _bus_address(text: str) -> tuple[int, ...] | None:
+    """NVML writes 00000000:01:00.0, CUDA 0000:01:00.0, lspci 01:00.0."""
+    found = _BUS.fullmatch(text.strip())
+    if not found:
+        return None
+    return tuple(int(part or "0", 16) for part in found.groups())
+
+
+def _card_alike(device: Mapping[str, Any], cards: Sequence[Gpu]) -> Gpu | None:
     description = str(device.get("description", ""))
     total = device.get("total_bytes") or 0
     alike = [card for card in cards if card.name and card.name in description]

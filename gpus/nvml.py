@@ -27,7 +27,6 @@ from gpus.nvml_fields import (
     Questions,
     fast_facts,
     link_traffic,
-    mig_slices,
     slow_facts,
     static_facts,
     text_of,
@@ -300,7 +299,6 @@ def _identity(index: int, ask: Questions, static: Mapping[str, Any]) -> CardIden
         ),
         # A card with memory of its own tells how much, whatever else it keeps to itself.
         has_unified_memory=ask.unanswered.get("memory_used_bytes") == NOT_SUPPORTED,
-        mig_uuids=tuple(part.uuid for part in mig_slices(ask.handle)),
         memory_bandwidth_gbps=_bandwidth(ask, static["memory_clock_max_mhz"])
         or (sheet.bandwidth_gbps if sheet else None),
         tflops=_tflops(ask, static["clock_max_mhz"])

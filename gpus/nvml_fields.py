@@ -12,7 +12,7 @@ from typing import Any
 
 import pynvml
 
-from gpus.processes import process_name
+from gpus.processes import named
 from gpus.sample import CardProcess, CardState, MigSlice
 
 log = logging.getLogger(__name__)
@@ -37,11 +37,11 @@ _FAULTS = {
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
     pynvml.NVML_ERROR_TIMEOUT,
 }
-NOT_SUPPORTED = "Not supported by this card or its driver."
+NOT_SUPPORTED = "not supported by card or driver"
 _REASONS = {
     pynvml.NVML_ERROR_NOT_SUPPORTED: NOT_SUPPORTED,
-    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: "The driver is too old to be asked.",
-    pynvml.NVML_ERROR_NO_PERMISSION: "The panel's user may not ask for it.",
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: "not known to this driver",
+    pynvml.NVML_ERROR_NO_PERMISSION: "not allowed to the panel's user",
 }
 # pid_max of the kernel can be no higher (proc(5)).
 MOST_PID = 1 << 22
@@ -84,7 +84,7 @@ class Questions:
             raise CardFailed(
                 "error", f"The driver answers with an error: {error}."
             ) from None
-        reason = _REASONS.get(error.value, f"The driver answers: {error}.")
+        reason = _REASONS.get(error.value, f"driver error: {error}")
         if error.value not in _REASONS and self.unanswered.get(name) != reason:
             log.warning("%s: %s", name, error)
         return reason
@@ -221,11 +221,11 @@ def _mig(ask: Questions) -> dict[str, Any]:
     is_on = bool(mode and mode[0])
     return {
         "mig_enabled": None if mode is None else is_on,
-        "mig_slices": mig_slices(ask.handle) if is_on else (),
+        "mig_slices": _mig_slices(ask.handle) if is_on else (),
     }
 
 
-def mig_slices(handle: Any) -> tuple[MigSlice, ...]:
+def _mig_slices(handle: Any) -> tuple[MigSlice, ...]:
     """The slices of a card in MIG mode, as far as they tell what they are."""
     try:
         most = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
@@ -288,12 +288,8 @@ def _processes(handle: Any) -> tuple[CardProcess, ...]:
     found: dict[int, CardProcess] = {}
     for process in [*computing, *drawing]:
         found[process.pid] = _joined(found.get(process.pid), process)
-    return tuple(
-        replace(process, name=process_name(process.pid))
-        for process in sorted(
-            found.values(), key=lambda each: -(each.memory_bytes or 0)
-        )
-    )
+    largest_first = sorted(found.values(), key=lambda each: -(each.memory_bytes or 0))
+    return tuple(named(process) for process in largest_first)
 
 
 def _listed(rows: Iterable[Any], draws: bool) -> list[CardProcess]:

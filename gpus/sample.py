@@ -33,8 +33,6 @@ class CardIdentity:
     power_limit_watts: float | None = None
     # It has no memory of its own and uses the host's.
     has_unified_memory: bool = False
-    # UUIDs of the slices that MIG makes of it.
-    mig_uuids: tuple[str, ...] = ()
     # Of its memory, and single-precision arithmetic (10¹² operations per second), both at full
     # clock.
     memory_bandwidth_gbps: float | None = None
@@ -56,6 +54,8 @@ class CardProcess:
     memory_bytes: int | None = None
     # It draws as well, or does nothing else: a desktop.
     draws: bool = False
+    # Process ids of who started it, the nearest first.
+    parents: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,10 @@ def read_card(body: Mapping[str, Any]) -> CardSample:
         MigSlice(**part) for part in known.get("mig_slices", ())
     )
     if known.get("processes") is not None:
-        known["processes"] = tuple(CardProcess(**each) for each in known["processes"])
+        known["processes"] = tuple(
+            CardProcess(**{**each, "parents": tuple(each.get("parents", ()))})
+            for each in known["processes"]
+        )
     return CardSample(**known)
 
 
