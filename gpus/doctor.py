@@ -1,39 +1,23 @@
-"""What is wrong with the rig: facts in, findings out.
+"""What is wrong with the host and what it should have: facts in, findings out.
 
-One function per rule; the rules stand in tables.
+One function per rule; the rules stand in tables. Those of one card are in gpus.card_rules, those of
+slots and cards beside each other in gpus.slot_rules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from gpus.links import link_shortfall
-from gpus.sample import CardIdentity, CardSample, NvmlState
+from gpus.findings import Evidence, Finding
+from gpus.sample import CardIdentity, NvmlState
 from gpus.visible import visible
 from omni.addresses import is_loopback
 from omni.units import GIB, bytes_text
 
 LOW_DISK_BYTES = 10 * GIB
 LOW_RAM_SHARE = 0.05
-FULL_CARD_SHARE = 0.97
 MUCH_SWAP_BYTES = 2 * GIB
-POWER_LIMIT = "power limit"
-SEVERITIES = ("error", "caution", "info")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`severity` is one of SEVERITIES."""
-
-    code: str
-    severity: str
-    title: str
-    text: str
-    fix: str = ""
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -79,6 +63,11 @@ def _ram(facts: HostFacts) -> Finding | None:
         "Main memory is nearly full",
         text,
         "Stop a deployment that uses the CPU.",
+        "Layers on the CPU, a cache in main memory, or other programs.",
+        evidence=(
+            Evidence("Free", bytes_text(facts.ram_available_bytes), passing=True),
+            Evidence("In all", bytes_text(facts.ram_total_bytes)),
+        ),
     )
 
 
@@ -95,6 +84,10 @@ def _swap(facts: HostFacts) -> Finding | None:
         "The machine swaps",
         text,
         "Free main memory, or load with mlock.",
+        "More was wanted than there is, now or earlier.",
+        evidence=(
+            Evidence("Swapped out", bytes_text(facts.swap_used_bytes), passing=True),
+        ),
     )
 
 
@@ -108,6 +101,10 @@ def _disk(facts: HostFacts) -> Finding | None:
         "The disk is nearly full",
         text,
         "Remove models or old logs.",
+        evidence=(
+            Evidence("Free", bytes_text(facts.disk_free_bytes), passing=True),
+            Evidence("Folder", facts.home),
+        ),
     )
 
 
@@ -175,7 +172,7 @@ def agent_findings(problems: Mapping[str, str]) -> list[Finding]:
     """What the agent wrote of its own failures, by the names of WORK."""
     fix = "It tries again by itself; agent.log in OMNI_HOME's logs has the details."
     return [
-        Finding(f"agent_{w}", "error", WORK.get(w, w), _sentence(text), fix)
+        Finding(f"agent_{w}", "error", WORK.get(w, w), _sentence(text), fix, subject=w)
         for w, text in problems.items()
     ]
 
@@ -240,87 +237,9 @@ def offer_findings(
     return findings
 
 
-# --- a card ---------------------------------------------------------------------------------------
-def _failed(card: CardSample) -> Finding | None:
-    if card.state not in ("lost", "error"):
-        return None
-    if card.state == "lost":
-        title = f"{card.name} is lost"
-    else:
-        title = f"{card.name} cannot be read"
-    fix = (
-        "Look at the kernel log (dmesg) for Xid messages, check power and slot, restart"
-        " the machine."
-    )
-    return Finding(f"card_{card.state}", "error", title, card.error, fix)
-
-
-def _link(card: CardSample) -> Finding | None:
-    shortfall = link_shortfall(
-        card.pcie_generation,
-        card.pcie_width,
-        card.pcie_generation_max,
-        card.pcie_width_max,
-        card.utilisation_percent,
-    )
-    if not shortfall:
-        return None
-    fix = "Look at the slot, the riser and the BIOS setting of the slot."
-    return Finding(
-        "link_below_best", "caution", f"{card.name}: slow link", shortfall, fix
-    )
-
-
-def _throttled(card: CardSample) -> Finding | None:
-    """Running into the power limit is what a busy card does; anything else wants a hand."""
-    others = [reason for reason in card.throttle if reason != POWER_LIMIT]
-    if not others:
-        return None
-    text = f"Its clocks are held down by: {', '.join(others)}."
-    fix = "Heat wants better cooling; a power brake, a better supply or its cable."
-    return Finding(
-        "throttled", "caution", f"{card.name} runs slower than it could", text, fix
-    )
-
-
-def _power_limited(card: CardSample) -> Finding | None:
-    if POWER_LIMIT not in card.throttle:
-        return None
-    if card.power_limit_watts:
-        limit = f"{card.power_limit_watts:.0f} W"
-    else:
-        limit = "its limit"
-    text = f"It draws all it may ({limit}) and lowers its clocks for that."
-    return Finding("power_limited", "info", f"{card.name} is at its power limit", text)
-
-
-def _full(card: CardSample) -> Finding | None:
-    used = card.memory_used_bytes
-    total = card.memory_total_bytes
-    if card.is_stand_in or used is None or not total or used < FULL_CARD_SHARE * total:
-        return None
-    text = f"{bytes_text(used)} of {bytes_text(total)} are used."
-    fix = "Give its deployment a shorter context, a smaller quant or fewer layers."
-    return Finding(
-        "card_full", "caution", f"{card.name}: memory nearly full", text, fix
-    )
-
-
-CARD_RULES: tuple[Callable[[CardSample], Finding | None], ...] = (
-    _failed,
-    _link,
-    _throttled,
-    _power_limited,
-    _full,
-)
-
-
+# --- cards and what was asked for ---------------------------------------------------------------
 def host_findings(facts: HostFacts) -> list[Finding]:
     return [finding for rule in HOST_RULES if (finding := rule(facts))]
-
-
-def card_findings(card: CardSample) -> list[Finding]:
-    return [finding for rule in CARD_RULES if (finding := rule(card))]
 
 
 def unusable_findings(
@@ -347,7 +266,17 @@ def unusable_findings(
         "Install a llama.cpp built with CUDA, name it in OMNI_LLAMA_SERVER or"
         " OMNI_ENGINES, and scan."
     )
-    return [Finding("card_unusable", "caution", which, text, fix)]
+    return [
+        Finding(
+            "card_unusable",
+            "caution",
+            which,
+            text,
+            fix,
+            "No engine is built for them, or its driver library is missing.",
+            evidence=(Evidence("Seen by the driver only", ", ".join(names)),),
+        )
+    ]
 
 
 def absent_findings(
@@ -361,8 +290,10 @@ def absent_findings(
             "caution",
             f"{card.shown_name} is not there any more",
             f"The driver does not list {card.uuid}.",
-            "Taken out on purpose? Remove it under Administration. Else look at power,"
+            fix="Taken out on purpose? Remove it under Administration. Else look at power,"
             " slot and dmesg.",
+            subject=card.uuid,
+            evidence=(Evidence("UUID", card.uuid), Evidence("Slot", card.pci_bus_id)),
         )
         for card in known
         if card.uuid not in here

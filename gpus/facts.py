@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
 
 from gpus import visible
+from gpus.card_rules import card_findings
 from gpus.doctor import (
-    SEVERITIES,
-    Finding,
     absent_findings,
     agent_findings,
-    card_findings,
     host_findings,
     offer_findings,
     unusable_findings,
 )
+from gpus.findings import Finding, by_severity
 from gpus.host import host_facts
 from gpus.models import Device, Gpu, Host
 from gpus.nvml import look
@@ -34,15 +35,12 @@ def diagnose(host: Host) -> list[Finding]:
     identities = named(
         report.identities, [card for card in known if card.uuid not in seen]
     )
-    findings = agent_findings(host.problems) + host_findings(
-        host_facts(settings.OMNI_HOME.root, report.state)
-    )
-    for identity, sample in zip(identities, report.samples, strict=True):
-        findings += card_findings(
-            CardSample(**{**vars(sample), "name": identity.shown_name})
-        )
-    findings += _offer_findings(host) + _unusable_findings(host)
-    return findings + absent_findings(known, (identity.uuid for identity in identities))
+    samples = [
+        replace(sample, name=identity.shown_name)
+        for identity, sample in zip(identities, report.samples, strict=True)
+    ]
+    here = [identity.uuid for identity in identities]
+    return _findings(host, report.state, samples, here)
 
 
 def latest_findings(host: Host) -> list[Finding]:
@@ -50,21 +48,37 @@ def latest_findings(host: Host) -> list[Finding]:
     nvml = NvmlState(
         host.nvml_state, host.nvml_text, host.driver_version, host.nvml_fix
     )
-    findings = agent_findings(host.problems) + host_findings(
-        host_facts(settings.OMNI_HOME.root, nvml)
-    )
-    for sample in latest_samples(host.name):
-        # What is normal for a busy card stands on the card itself.
-        findings += [
-            finding for finding in card_findings(sample) if finding.severity != "info"
-        ]
     here = host.gpus.exclude(state=Gpu.State.ABSENT).values_list("uuid", flat=True)
-    findings += absent_findings(known_cards(host), here) + _unusable_findings(host)
-    # What is quiet about devices across hosts stands with them.
-    findings += [
-        finding for finding in _offer_findings(host) if finding.severity != "info"
-    ]
-    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    return _findings(host, nvml, latest_samples(host.name), list(here))
+
+
+def unhidden(host: Host, findings: Sequence[Finding]) -> list[Finding]:
+    """Those that nobody knows of as they are now."""
+    known = known_findings(host)
+    return [each for each in findings if not is_known(each, known)]
+
+
+def known_findings(host: Host) -> dict[tuple[str, str], str]:
+    """Fingerprints by code and subject."""
+    return {
+        (row.code, row.subject): row.fingerprint for row in host.known_findings.all()
+    }
+
+
+def is_known(finding: Finding, known: Mapping[tuple[str, str], str]) -> bool:
+    return known.get((finding.code, finding.subject)) == finding.fingerprint
+
+
+def _findings(
+    host: Host, nvml: NvmlState, samples: Sequence[CardSample], here: Sequence[str]
+) -> list[Finding]:
+    findings = agent_findings(host.problems)
+    findings += host_findings(host_facts(settings.OMNI_HOME.root, nvml))
+    for sample in samples:
+        findings += card_findings(sample)
+    findings += absent_findings(known_cards(host), here)
+    findings += _unusable_findings(host) + _offer_findings(host)
+    return by_severity(findings)
 
 
 def _unusable_findings(host: Host) -> list[Finding]:

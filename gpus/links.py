@@ -71,18 +71,30 @@ def link_shortfall(
     width_max: int | None,
     utilisation_percent: float | None,
 ) -> str:
-    """What is wrong with the link, or ''. An idle card lowers its generation to save power: that is
-    no fault."""
+    """What is wrong with the link, or ''.
+
+    An idle card lowers its generation, and may lower its lanes, to save power (nvidia-smi's manual,
+    "PCIe link"): that is no fault, so nothing is judged without load.
+    """
     if not (generation and width and generation_max and width_max):
+        return ""
+    if (utilisation_percent or 0) < BUSY_PERCENT:
         return ""
     faults = []
     if width < width_max:
         faults.append(f"with {width} of {width_max} lanes")
-    if generation < generation_max and (utilisation_percent or 0) >= BUSY_PERCENT:
-        faults.append(f"at generation {generation} of {generation_max} under load")
+    if generation < generation_max:
+        faults.append(f"at generation {generation} of {generation_max}")
     if not faults:
         return ""
     now = link_gbps(generation, width)
     best = link_gbps(generation_max, width_max)
     speeds = f": {now:.1f} of {best:.1f} GB/s" if now and best else ""
-    return f"The link runs {' and '.join(faults)}{speeds}."
+    return f"The link runs {' and '.join(faults)} under load{speeds}."
+
+
+def link_text(generation: int | None, width: int | None) -> str:
+    """Such as "generation 5 × 16, 63.0 GB/s"; what is not known is N/A."""
+    carries = link_gbps(generation, width)
+    speed = f", {carries:.1f} GB/s" if carries else ""
+    return f"generation {generation or 'N/A'} × {width or 'N/A'}{speed}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
@@ -207,3 +208,29 @@ class SampleRollup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.card} {self.metric} {self.start:%Y-%m-%d %H:%M:%S}"
+
+
+class KnownFinding(models.Model):
+    """A finding that somebody knows of: not shown until what it was judged by is another."""
+
+    host = models.ForeignKey(
+        Host, on_delete=models.CASCADE, related_name="known_findings"
+    )
+    code = models.CharField(max_length=60)
+    subject = models.CharField(max_length=200, blank=True)
+    fingerprint = models.CharField(max_length=32)
+    known_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True
+    )
+    known_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("code", "subject")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["host", "code", "subject"], name="finding_known_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.subject}".rstrip()

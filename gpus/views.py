@@ -13,9 +13,9 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET
 
 from gpus.card_facts import card_facts
+from gpus.card_rules import card_findings
 from gpus.cards import DataSheet, data_sheet
-from gpus.doctor import card_findings
-from gpus.facts import latest_findings, latest_sample, latest_samples
+from gpus.facts import latest_findings, latest_sample, latest_samples, unhidden
 from gpus.links import link_gbps
 from gpus.models import Device, Gpu, Host, SampleRollup
 from gpus.rollup import KEEP_S
@@ -116,7 +116,12 @@ def rig(request: HtmxHttpRequest) -> HttpResponse:
         "host": host,
         "cards": cards,
         "has_gpu": has_gpu,
-        "findings": latest_findings(host),
+        # What is quiet stands on the doctor's page and on the cards themselves.
+        "findings": [
+            finding
+            for finding in unhidden(host, latest_findings(host))
+            if finding.severity != "info" or finding.code.startswith("nvml_")
+        ],
     }
     return render(request, "gpus/rig.html", context)
 

@@ -41,6 +41,8 @@ CANCEL_REQUESTS = OPERATE
 KEEP_BODIES = SUPERUSER
 ADD_DEVICES = "gpus.add_device"
 REMOVE_DEVICES = "gpus.delete_device"
+# What is known to one is hidden from all.
+HIDE_FINDINGS = SUPERUSER
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class Allowed:
         "remove_devices": REMOVE_DEVICES,
         "see_requests": SEE_REQUESTS,
         "keep_bodies": KEEP_BODIES,
+        "hide_findings": HIDE_FINDINGS,
     }
 
     def __init__(self, user: Any) -> None:
@@ -193,6 +196,8 @@ PAGES: dict[str, Page] = {
     "gpus:rig": SEEN,
     "gpus:card": SEEN,
     "gpus:history": SEEN,
+    "deployments:doctor": SEEN,
+    "deployments:doctor_known": Page("", HIDE_FINDINGS),
     "deployments:across": SEEN,
     "deployments:card_processes": SEEN,
     "deployments:device_server": SEEN,

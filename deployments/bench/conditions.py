@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpus.doctor import POWER_LIMIT
+from gpus.card_rules import POWER_LIMIT
 from omni.units import MIB, bytes_text
 
 # One that decodes on the processor waits for its slowest thread at every layer, and on a machine

@@ -7,6 +7,7 @@ more (llama-kv-cache.cpp, state_write). Rates were measured on the packaged engi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deployments.planning.architecture import ModelShape
@@ -49,13 +50,11 @@ class KvTransfer:
 
     def transfer_s(self, tokens: int) -> float:
         """Saved, written, read and restored."""
-        size = self.file_bytes(tokens) / 1e9
-        return (
-            FIXED_S
-            + size / SAVE_GBPS
-            + size / RESTORE_GBPS
-            + size * (_per_gb(self.prefill) + _per_gb(self.decode))
-        )
+        links = [
+            [device.link_gbps for device in model.devices]
+            for model in (self.prefill, self.decode)
+        ]
+        return hand_over_s(self.file_bytes(tokens), links)
 
     def read_s(self, tokens: int) -> float | None:
         """Until the decode instance has the prompt when the prefill instance reads it."""
@@ -103,9 +102,16 @@ class KvTransfer:
         return None
 
 
-def _per_gb(model: SpeedModel) -> float:
+def hand_over_s(file_bytes: int, links_gbps: Iterable[Iterable[float | None]]) -> float:
+    """Seconds for a file of that size; `links_gbps` are those of each instance's devices."""
+    size = file_bytes / 1e9
+    over_links = sum(_per_gb(links) for links in links_gbps)
+    return FIXED_S + size / SAVE_GBPS + size / RESTORE_GBPS + size * over_links
+
+
+def _per_gb(links_gbps: Iterable[float | None]) -> float:
     """Seconds per GB over the links of the cards that hold the cache."""
-    links = [device.link_gbps for device in model.devices if device.link_gbps]
+    links = [link for link in links_gbps if link]
     if links:
         return 1 / min(links)
     return 0.0

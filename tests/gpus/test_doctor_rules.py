@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from gpus.card_rules import card_findings
 from gpus.doctor import (
     HostFacts,
     absent_findings,
-    card_findings,
     host_findings,
     offer_findings,
 )

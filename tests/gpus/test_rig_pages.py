@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from io import StringIO
 
@@ -204,9 +205,16 @@ def test_a_span_that_is_none_is_refused(
 
 
 # --- doctor ---------------------------------------------------------------------------------------
-def doctor() -> dict[str, dict[str, str]]:
+def examined(*options: str) -> StringIO:
+    """What the command prints; it ends with 1 when it has found something."""
     out = StringIO()
-    call_command("doctor", "--json", stdout=out)
+    with suppress(SystemExit):
+        call_command("doctor", *options, stdout=out)
+    return out
+
+
+def doctor() -> dict[str, dict[str, str]]:
+    out = examined("--json")
     return {
         finding["code"]: finding for finding in json.loads(out.getvalue())["findings"]
     }
@@ -247,8 +255,7 @@ def test_the_doctor_finds_a_card_that_kills_who_asks(
 
 def test_the_doctor_speaks_in_lines_too(driver: Driver, host: Host) -> None:
     driver(init=18)
-    out = StringIO()
-    call_command("doctor", stdout=out)
+    out = examined()
     assert "error: The NVIDIA driver does not answer as it should." in out.getvalue()
     assert (
         "Restart the machine." in out.getvalue()

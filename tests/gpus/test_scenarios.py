@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gpus.doctor import card_findings, host_findings
+from gpus.card_rules import card_findings
+from gpus.doctor import host_findings
 from gpus.host import host_facts
 from gpus.nvml import FAILED_AGAIN_S, Nvml
 from gpus.nvml_fields import NOT_SUPPORTED

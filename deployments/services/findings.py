@@ -1,0 +1,160 @@
+"""Findings of this host with what they cost each deployment, and which of them are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from deployments.advice.finding_costs import Cost, Devices, as_it_is, costs, mended
+from deployments.models import Deployment
+from deployments.planning.corrections import Past
+from deployments.planning.plan import DeviceFacts, Plan
+from deployments.services.fitting import past_of
+from deployments.services.plans import (
+    Setup,
+    holds_memory,
+    plan_on,
+    rig_facts,
+    setup_of,
+)
+from gpus.facts import diagnose, is_known, known_findings, latest_findings
+from gpus.findings import Finding, Held
+from gpus.models import Host, KnownFinding
+from omni.errors import OmniError
+from omni.roles import HIDE_FINDINGS, require
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finding, what it costs, and whether somebody knows of it."""
+
+    finding: Finding
+    costs: tuple[Cost, ...] = ()
+    is_known: bool = False
+
+    def document(self) -> Document:
+        finding = self.finding
+        return {
+            "code": finding.code,
+            "severity": finding.severity,
+            "title": finding.title,
+            "text": finding.text,
+            "fix": finding.fix,
+            "cause": finding.cause,
+            "subject": finding.subject,
+            "known": self.is_known,
+            "evidence": [
+                {"name": each.name, "text": each.text} for each in finding.evidence
+            ],
+            "costs": [
+                {
+                    "deployment": cost.deployment,
+                    "metric": cost.metric,
+                    "change_percent": cost.change_percent,
+                }
+                for cost in self.costs
+            ],
+        }
+
+
+def judged_now(host: Host) -> list[Judged]:
+    """Everything is looked at now: it asks the driver."""
+    return _judged(host, diagnose(host))
+
+
+def judged_lately(host: Host) -> list[Judged]:
+    """By what the sampler last saw."""
+    return _judged(host, latest_findings(host))
+
+
+def _judged(host: Host, findings: Sequence[Finding]) -> list[Judged]:
+    known = known_findings(host)
+    held = [each for finding in findings for each in finding.held]
+    planned = _planned(host) if held else []
+    return [
+        Judged(finding, _costs(finding.held, held, planned), is_known(finding, known))
+        for finding in findings
+    ]
+
+
+# --- costs ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Planned:
+    """A deployment that runs or is planned, with the devices it would be planned on."""
+
+    name: str
+    devices: Devices
+    planner: Callable[[Devices], Plan] = field(compare=False)
+
+
+def _planned(host: Host) -> list[_Planned]:
+    rows = host.deployments.filter(is_deleting=False, trial_of=None, external_model="")
+    past = past_of(host)
+    on_all = {live: rig_facts(host, live=live) for live in (True, False)}
+    return [
+        _Planned(row.name, on_all[not holds_memory(row)], _planner(row, past))
+        for row in rows.select_related("host", "engine")
+    ]
+
+
+def _planner(row: Deployment, past: Past) -> Callable[[Devices], Plan]:
+    setup = setup_of(row)
+
+    @cache
+    def planned(devices: tuple[DeviceFacts, ...]) -> Plan:
+        return _plan(setup, {device.name: device for device in devices}, past)
+
+    return lambda devices: planned(tuple(devices.values()))
+
+
+def _plan(setup: Setup, devices: Mapping[str, DeviceFacts], past: Past) -> Plan:
+    return plan_on(
+        devices,
+        name=setup.name,
+        strategy=setup.strategy,
+        engine=setup.engine,
+        members=setup.members,
+        settings=setup.settings,
+        extra_args=setup.extra_args,
+        past=past,
+    )
+
+
+def _costs(
+    cured: Sequence[Held], held: Sequence[Held], planned: Sequence[_Planned]
+) -> tuple[Cost, ...]:
+    if not cured:
+        return ()
+    found: list[Cost] = []
+    for each in planned:
+        now = as_it_is(each.devices, held)
+        better = mended(each.devices, held, cured)
+        try:
+            found += costs(each.name, each.planner, now, better)
+        except OmniError as error:
+            found.append(Cost(each.name, "plan", None, text=error.text))
+    return tuple(found)
+
+
+# --- known ----------------------------------------------------------------------------------------
+def finding_hide(
+    *, host: Host, code: str, subject: str, fingerprint: str, user: Any
+) -> None:
+    """Not shown any more until its fingerprint is another. Raises OmniError (forbidden)."""
+    require(user, HIDE_FINDINGS)
+    KnownFinding.objects.update_or_create(
+        host=host,
+        code=code,
+        subject=subject,
+        defaults={"fingerprint": fingerprint, "known_by": user},
+    )
+
+
+def finding_show(*, host: Host, code: str, subject: str, user: Any) -> None:
+    """Shown again. Raises OmniError (forbidden)."""
+    require(user, HIDE_FINDINGS)
+    host.known_findings.filter(code=code, subject=subject).delete()

@@ -1,0 +1,53 @@
+"""What is wrong with the rig, what it costs each deployment, and what is known."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET, require_POST
+
+from deployments.services.discovery import local_host
+from deployments.services.findings import (
+    finding_hide,
+    finding_show,
+    judged_lately,
+)
+from deployments.web.finding_rows import shown_finding
+from omni.htmx import HtmxHttpRequest, go_to
+
+
+@require_GET
+def doctor(request: HtmxHttpRequest) -> HttpResponse:
+    host = local_host()
+    found = [shown_finding(each) for each in judged_lately(host)]
+    context = {
+        "host": host,
+        "findings": [each for each in found if not each.is_known],
+        "hidden": [each for each in found if each.is_known],
+        "n_cards": host.gpus.exclude(state="absent").count(),
+        "n_deployments": host.deployments.filter(is_deleting=False).count(),
+    }
+    return render(request, "deployments/doctor.html", context)
+
+
+@require_POST
+def known(request: HtmxHttpRequest) -> HttpResponse:
+    """Hides a finding until it changes, or shows it again (`again`)."""
+    host = local_host()
+    code = request.POST.get("code", "")[:60]
+    subject = request.POST.get("subject", "")[:200]
+    if request.POST.get("again"):
+        finding_show(host=host, code=code, subject=subject, user=request.user)
+        messages.success(request, "The finding is shown again.")
+    else:
+        fingerprint = request.POST.get("fingerprint", "")[:32]
+        finding_hide(
+            host=host,
+            code=code,
+            subject=subject,
+            fingerprint=fingerprint,
+            user=request.user,
+        )
+        messages.success(request, "The finding is hidden until it changes.")
+    return go_to(request, "deployments:doctor")
