@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
 
-from gpus import visible
+from gpus import pci, visible
 from gpus.card_rules import card_findings
 from gpus.doctor import (
     absent_findings,
@@ -25,6 +25,7 @@ from gpus.models import Device, Gpu, Host
 from gpus.nvml import look
 from gpus.recent import last_frame
 from gpus.sample import CardIdentity, CardSample, NvmlState, named, read_card
+from gpus.slot_rules import Places, slot_findings
 
 
 def diagnose(host: Host) -> list[Finding]:
@@ -52,6 +53,12 @@ def latest_findings(host: Host) -> list[Finding]:
     return _findings(host, nvml, latest_samples(host.name), list(here))
 
 
+def places(host: Host, driver_version: str, here: Collection[str]) -> Places:
+    """Where the cards are that are there."""
+    cards = tuple(card for card in known_cards(host) if card.uuid in here)
+    return Places(cards, pci.tree(), driver_version, pci.kernel_modules())
+
+
 def unhidden(host: Host, findings: Sequence[Finding]) -> list[Finding]:
     """Those that nobody knows of as they are now."""
     known = known_findings(host)
@@ -76,7 +83,9 @@ def _findings(
     findings += host_findings(host_facts(settings.OMNI_HOME.root, nvml))
     for sample in samples:
         findings += card_findings(sample)
-    findings += absent_findings(known_cards(host), here)
+    known = known_cards(host)
+    findings += slot_findings(places(host, nvml.driver_version, here))
+    findings += absent_findings(known, here)
     findings += _unusable_findings(host) + _offer_findings(host)
     return by_severity(findings)
 

@@ -4,14 +4,15 @@ from typing import Any
 
 import pytest
 
-from gpus.card_rules import card_findings
+from gpus.card_rules import card_findings, foreign_finding
 from gpus.doctor import (
     HostFacts,
     absent_findings,
     host_findings,
     offer_findings,
 )
-from gpus.sample import CardIdentity, CardSample, NvmlState
+from gpus.findings import Held, Quantity
+from gpus.sample import CardIdentity, CardProcess, CardSample, NvmlState
 from omni.units import GIB
 
 
@@ -135,6 +136,113 @@ def test_a_fault_of_a_card_is_found(
     [finding] = card_findings(card(**changes))
     assert (finding.code, finding.severity) == (code, severity)
     assert said in finding.text and "RTX 5090" in finding.title
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "severity", "said"),
+    [
+        ({"pcie_generation_card": 6}, "slot_generation", "info", "generation 6"),
+        (
+            {"power_limit_watts": 400.0, "power_limit_default_watts": 575.0},
+            "power_limit_low",
+            "info",
+            "400 W of 575 W",
+        ),
+        ({"bar1_total_bytes": 256 << 20}, "rebar_off", "info", "256 MiB of 32 GiB"),
+        ({"persistence_mode": False}, "persistence_off", "info", "driver lets it go"),
+        ({"xid": 79, "xid_at_ms": 1}, "xid", "error", "fell off its bus"),
+        ({"xid": 13, "xid_at_ms": 1}, "xid", "caution", "program's fault"),
+        ({"xid": 999, "xid_at_ms": 1}, "xid", "caution", "list of Xid errors"),
+        ({"ecc_uncorrected": 2}, "memory_errors", "error", "2 errors"),
+        ({"remapped_rows": 1}, "memory_errors", "caution", "1 rows are remapped"),
+        ({"ecc_corrected": 7}, "memory_errors", "info", "7 that it corrected"),
+    ],
+)
+def test_what_a_card_could_do_better_is_found(
+    changes: dict[str, Any], code: str, severity: str, said: str
+) -> None:
+    [finding] = card_findings(card(**changes))
+    assert (finding.code, finding.severity) == (code, severity)
+    assert said in finding.text and finding.evidence and finding.fix
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bar1_total_bytes": 32 * GIB},
+        {"persistence_mode": True},
+        {"power_limit_watts": 575.0, "power_limit_default_watts": 575.0},
+        {"ecc_uncorrected": 0, "ecc_corrected": 0, "remapped_rows": 0},
+        {"pcie_generation_card": 5},
+    ],
+)
+def test_what_is_as_it_ought_to_be_is_no_finding(changes: dict[str, Any]) -> None:
+    assert card_findings(card(**changes)) == []
+
+
+def test_a_power_limit_that_is_felt_holds_the_clock_down() -> None:
+    low, found = card_findings(
+        card(
+            name="NVIDIA GeForce RTX 5090",
+            throttle=("power limit",),
+            power_limit_watts=400.0,
+            power_limit_default_watts=575.0,
+            clock_mhz=1805.25,
+        )
+    )
+    assert (low.code, low.held) == ("power_limited", ())
+    assert (found.code, found.severity) == ("power_limit_low", "caution")
+    assert found.held == (Held("GPU-1", Quantity.CLOCK_SHARE, 1805.25 / 2407, 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("processes", "own", "found"),
+    [
+        (None, (), False),
+        ((CardProcess(7, "game", 2 * GIB),), (), True),
+        ((CardProcess(7, "game", GIB // 2),), (), False),
+        ((CardProcess(7, "llama-server", 20 * GIB),), (7,), False),
+        ((CardProcess(8, "llama-server", 20 * GIB, parents=(7, 1)),), (7,), False),
+        (
+            (CardProcess(7, "llama", 20 * GIB), CardProcess(9, "", 2 * GIB)),
+            (7,),
+            True,
+        ),
+    ],
+)
+def test_memory_that_others_hold_is_found(
+    processes: tuple[CardProcess, ...] | None, own: tuple[int, ...], found: bool
+) -> None:
+    finding = foreign_finding(card(processes=processes), frozenset(own))
+    assert bool(finding) == found
+    if finding:
+        assert "hold 2 GiB" in finding.text
+        assert finding.held == (Held("GPU-1", Quantity.FOREIGN_BYTES, 2.0 * GIB, 0.0),)
+
+
+# --- known ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        ({"pcie_generation": 4}, {"pcie_generation": 4}, True),
+        # How busy it is at the moment is no other finding.
+        (
+            {"pcie_generation": 4, "utilisation_percent": 60.0},
+            {"pcie_generation": 4, "utilisation_percent": 90.0},
+            True,
+        ),
+        ({"pcie_generation": 4}, {"pcie_generation": 3}, False),
+        ({"pcie_generation": 4}, {"pcie_generation": 4, "pcie_width": 8}, False),
+        ({"pcie_generation": 4}, {"pcie_generation": 4, "key": "GPU-2"}, False),
+        ({"ecc_corrected": 7}, {"ecc_corrected": 8}, False),
+        ({"memory_used_bytes": 32 * GIB}, {"memory_used_bytes": 31.9 * GIB}, True),
+    ],
+)
+def test_a_finding_is_another_when_what_it_was_judged_by_is(
+    before: dict[str, Any], after: dict[str, Any], is_same: bool
+) -> None:
+    [one], [two] = card_findings(card(**before)), card_findings(card(**after))
+    assert (one.fingerprint == two.fingerprint) == is_same
 
 
 def test_an_idle_card_on_a_slow_link_is_well() -> None:
