@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
@@ -28,8 +28,26 @@ from gpus.sample import CardIdentity, CardSample, NvmlState, named, read_card
 from gpus.slot_rules import Places, slot_findings
 
 
+@dataclass(frozen=True)
+class Seen:
+    """One look at a host: what was found, and the cards as they were."""
+
+    findings: tuple[Finding, ...]
+    samples: tuple[CardSample, ...]
+
+
 def diagnose(host: Host) -> list[Finding]:
     """Every finding of this host and its cards, asked of the driver now."""
+    return list(seen_now(host).findings)
+
+
+def latest_findings(host: Host) -> list[Finding]:
+    """The same by what the sampler last saw."""
+    return list(seen_lately(host).findings)
+
+
+def seen_now(host: Host) -> Seen:
+    """The driver is asked, which may take seconds."""
     report = look()
     known = known_cards(host)
     seen = {identity.uuid for identity in report.identities}
@@ -41,16 +59,16 @@ def diagnose(host: Host) -> list[Finding]:
         for identity, sample in zip(identities, report.samples, strict=True)
     ]
     here = [identity.uuid for identity in identities]
-    return _findings(host, report.state, samples, here)
+    return _seen(host, report.state, samples, here)
 
 
-def latest_findings(host: Host) -> list[Finding]:
+def seen_lately(host: Host) -> Seen:
     """The same from what the sampler last saw: nobody waits for a driver while a page is made."""
     nvml = NvmlState(
         host.nvml_state, host.nvml_text, host.driver_version, host.nvml_fix
     )
     here = host.gpus.exclude(state=Gpu.State.ABSENT).values_list("uuid", flat=True)
-    return _findings(host, nvml, latest_samples(host.name), list(here))
+    return _seen(host, nvml, latest_samples(host.name), list(here))
 
 
 def places(host: Host, driver_version: str, here: Collection[str]) -> Places:
@@ -76,9 +94,9 @@ def is_known(finding: Finding, known: Mapping[tuple[str, str], str]) -> bool:
     return known.get((finding.code, finding.subject)) == finding.fingerprint
 
 
-def _findings(
+def _seen(
     host: Host, nvml: NvmlState, samples: Sequence[CardSample], here: Sequence[str]
-) -> list[Finding]:
+) -> Seen:
     findings = agent_findings(host.problems)
     findings += host_findings(host_facts(settings.OMNI_HOME.root, nvml))
     for sample in samples:
@@ -87,7 +105,7 @@ def _findings(
     findings += slot_findings(places(host, nvml.driver_version, here))
     findings += absent_findings(known, here)
     findings += _unusable_findings(host) + _offer_findings(host)
-    return by_severity(findings)
+    return Seen(tuple(by_severity(findings)), tuple(samples))
 
 
 def _unusable_findings(host: Host) -> list[Finding]:

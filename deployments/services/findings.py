@@ -19,8 +19,9 @@ from deployments.services.plans import (
     rig_facts,
     setup_of,
 )
-from gpus.facts import diagnose, is_known, known_findings, latest_findings
-from gpus.findings import Finding, Held
+from gpus.card_rules import foreign_finding
+from gpus.facts import Seen, is_known, known_findings, seen_lately, seen_now
+from gpus.findings import Finding, Held, by_severity
 from gpus.models import Host, KnownFinding
 from omni.errors import OmniError
 from omni.roles import HIDE_FINDINGS, require
@@ -63,15 +64,16 @@ class Judged:
 
 def judged_now(host: Host) -> list[Judged]:
     """Everything is looked at now: it asks the driver."""
-    return _judged(host, diagnose(host))
+    return _judged(host, seen_now(host))
 
 
 def judged_lately(host: Host) -> list[Judged]:
     """By what the sampler last saw."""
-    return _judged(host, latest_findings(host))
+    return _judged(host, seen_lately(host))
 
 
-def _judged(host: Host, findings: Sequence[Finding]) -> list[Judged]:
+def _judged(host: Host, seen: Seen) -> list[Judged]:
+    findings = by_severity([*seen.findings, *_foreign(host, seen)])
     known = known_findings(host)
     held = [each for finding in findings for each in finding.held]
     planned = _planned(host) if held else []
@@ -79,6 +81,14 @@ def _judged(host: Host, findings: Sequence[Finding]) -> list[Judged]:
         Judged(finding, _costs(finding.held, held, planned), is_known(finding, known))
         for finding in findings
     ]
+
+
+def _foreign(host: Host, seen: Seen) -> list[Finding]:
+    """Of programs on the cards that are none of this panel's."""
+    own = host.instances.filter(pid__isnull=False).values_list("pid", flat=True)
+    pids = frozenset(pid for pid in own if pid)
+    found = (foreign_finding(card, pids) for card in seen.samples)
+    return [finding for finding in found if finding]
 
 
 # --- costs ----------------------------------------------------------------------------------------
