@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from deployments.advice.engine_findings import EngineSeen, engine_findings
 from deployments.advice.finding_costs import Cost, Devices, as_it_is, costs, mended
-from deployments.models import Deployment
+from deployments.advice.library_findings import (
+    DiskSeen,
+    ModelSeen,
+    disk_findings,
+    memory_findings,
+)
+from deployments.engines.probe.cuda_code import cuda_code
+from deployments.library.disk_speed import read_gbps
+from deployments.models import Deployment, Engine, Model
 from deployments.planning.corrections import Past
 from deployments.planning.plan import DeviceFacts, Plan
 from deployments.services.fitting import past_of
@@ -20,9 +30,16 @@ from deployments.services.plans import (
     setup_of,
 )
 from gpus.card_rules import foreign_finding
-from gpus.facts import Seen, is_known, known_findings, seen_lately, seen_now
+from gpus.facts import (
+    Seen,
+    is_known,
+    known_cards,
+    known_findings,
+    seen_lately,
+    seen_now,
+)
 from gpus.findings import Finding, Held, by_severity
-from gpus.models import Host, KnownFinding
+from gpus.models import Gpu, Host, KnownFinding
 from omni.errors import OmniError
 from omni.roles import HIDE_FINDINGS, require
 
@@ -73,7 +90,9 @@ def judged_lately(host: Host) -> list[Judged]:
 
 
 def _judged(host: Host, seen: Seen) -> list[Judged]:
-    findings = by_severity([*seen.findings, *_foreign(host, seen)])
+    findings = by_severity(
+        [*seen.findings, *_foreign(host, seen), *_of_engines(host), *_of_library(host)]
+    )
     known = known_findings(host)
     held = [each for finding in findings for each in finding.held]
     planned = _planned(host) if held else []
@@ -89,6 +108,50 @@ def _foreign(host: Host, seen: Seen) -> list[Finding]:
     pids = frozenset(pid for pid in own if pid)
     found = (foreign_finding(card, pids) for card in seen.samples)
     return [finding for finding in found if finding]
+
+
+def _of_engines(host: Host) -> list[Finding]:
+    """Of engines that were built for other cards than those that are there."""
+    rows = host.engines.filter(state=Engine.State.OK).exclude(flavour=Engine.EXTERNAL)
+    here = host.gpus.filter(state=Gpu.State.OK).values_list("uuid", flat=True)
+    cards = [card for card in known_cards(host) if card.uuid in set(here)]
+    if not cards:
+        return []
+    return engine_findings(map(_engine_seen, rows), cards, host.driver_version)
+
+
+def _engine_seen(row: Engine) -> EngineSeen:
+    code = cuda_code(row.path)
+    listed = tuple(str(device.get("name", "")) for device in row.devices)
+    return EngineSeen(row.name, listed, code.machine, code.portable, code.runtime)
+
+
+def _of_library(host: Host) -> list[Finding]:
+    """Of models that are too large for all memory, or lie on a slow disk."""
+    rows = Model.objects.filter(state=Model.State.OK).order_by("size_bytes")
+    models = [
+        (Path(row.path), ModelSeen(row.name, row.size_bytes))
+        for row in rows.only("name", "path", "size_bytes")
+        if not row.is_at_hub
+    ]
+    sizes = host.gpus.filter(state=Gpu.State.OK).values_list("memory_bytes", flat=True)
+    found = memory_findings(
+        (seen for _, seen in models), host.ram_bytes, sum(size or 0 for size in sizes)
+    )
+    # The largest of each disk, for it comes last.
+    largest = {device: each for each in models if (device := _disk(each[0]))}
+    disks = [
+        DiskSeen(str(path.parent), read_gbps(path), seen)
+        for path, seen in largest.values()
+    ]
+    return found + disk_findings(disks)
+
+
+def _disk(path: Path) -> int | None:
+    try:
+        return path.stat().st_dev if path.is_file() else None
+    except OSError:
+        return None
 
 
 # --- costs ----------------------------------------------------------------------------------------
