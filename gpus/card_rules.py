@@ -173,13 +173,13 @@ def _power_limit_low(card: CardSample) -> Finding | None:
     limit, default = card.power_limit_watts, card.power_limit_default_watts
     if not (limit and default) or limit >= POWER_SHARE * default:
         return None
-    is_felt = POWER_LIMIT in card.throttle
-    felt = " It holds the clocks down now." if is_felt else ""
+    is_reached = POWER_LIMIT in card.throttle
+    more = " It holds the clocks down now." if is_reached else ""
     return Finding(
         "power_limit_low",
-        "caution" if is_felt else "info",
+        "caution" if is_reached else "info",
         f"{card.name}: power limit below its default",
-        f"It may draw {watts_text(limit)} of {watts_text(default)}.{felt}",
+        f"It may draw {watts_text(limit)} of {watts_text(default)}.{more}",
         f"sudo nvidia-smi -i {card.key} -pl {default:.0f}, where supply and cooling"
         " carry it.",
         "Somebody, or a service at start, lowered it.",
@@ -188,7 +188,7 @@ def _power_limit_low(card: CardSample) -> Finding | None:
             Evidence("Limit", watts_text(limit)),
             Evidence("Default", watts_text(default)),
         ),
-        _clock_held(card) if is_felt else (),
+        _clock_held(card) if is_reached else (),
     )
 
 
@@ -348,10 +348,10 @@ def card_findings(card: CardSample) -> list[Finding]:
 
 
 # --- who else is in its memory --------------------------------------------------------------------
-MUCH_FOREIGN_BYTES = 1 << 30
+MUCH_OTHERS_BYTES = 1 << 30
 
 
-def foreign_finding(card: CardSample, own: frozenset[int]) -> Finding | None:
+def others_finding(card: CardSample, own: frozenset[int]) -> Finding | None:
     """Of memory that programs hold which are not Omni's; `own` are process ids of Omni's."""
     others = [
         process
@@ -359,7 +359,7 @@ def foreign_finding(card: CardSample, own: frozenset[int]) -> Finding | None:
         if process.memory_bytes and own.isdisjoint((process.pid, *process.parents))
     ]
     held = sum(process.memory_bytes or 0 for process in others)
-    if held < MUCH_FOREIGN_BYTES:
+    if held < MUCH_OTHERS_BYTES:
         return None
     names = sorted({process.name or f"process {process.pid}" for process in others})
     return Finding(
@@ -375,5 +375,5 @@ def foreign_finding(card: CardSample, own: frozenset[int]) -> Finding | None:
             Evidence("Programs", ", ".join(names)),
             Evidence("Memory", bytes_text(held), passing=True),
         ),
-        (Held(card.key, Quantity.FOREIGN_BYTES, float(held), 0.0),),
+        (Held(card.key, Quantity.OTHERS_BYTES, float(held), 0.0),),
     )

@@ -36,18 +36,13 @@ class Seen:
     samples: tuple[CardSample, ...]
 
 
-def diagnose(host: Host) -> list[Finding]:
-    """Every finding of this host and its cards, asked of the driver now."""
-    return list(seen_now(host).findings)
-
-
 def latest_findings(host: Host) -> list[Finding]:
-    """The same by what the sampler last saw."""
+    """By what the sampler last saw."""
     return list(seen_lately(host).findings)
 
 
 def seen_now(host: Host) -> Seen:
-    """The driver is asked, which may take seconds."""
+    """Everything of this host and its cards, asked of the driver now."""
     report = look()
     known = known_cards(host)
     seen = {identity.uuid for identity in report.identities}

@@ -31,7 +31,7 @@ class Quantity(StrEnum):
     LINK_GBPS = "link_gbps"
     MEMORY_GBPS = "memory_gbps"
     # Held in its memory by programs that are not Omni's.
-    FOREIGN_BYTES = "foreign_bytes"
+    OTHERS_BYTES = "others_bytes"
     # The part of its full clock that a card calculates at.
     CLOCK_SHARE = "clock_share"
 

@@ -82,10 +82,10 @@ def _number(path: Path) -> int | None:
 def kernel_modules(proc: Path = Path("/proc")) -> str:
     """Which kernel modules NVIDIA's driver runs by: open, proprietary, or '' when none are
     loaded."""
-    said = _text(proc / "driver" / "nvidia" / "version")
-    if "Open Kernel Module" in said:
-        return "open"
-    return "proprietary" if "Kernel Module" in said else ""
+    words = _text(proc / "driver" / "nvidia" / "version").split()
+    if "Kernel" not in words:
+        return ""
+    return "open" if "Open" in words else "proprietary"
 
 
 def below(tree: tuple[PciDevice, ...], bridge: str) -> Iterator[PciDevice]:

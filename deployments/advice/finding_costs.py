@@ -48,10 +48,10 @@ def mended(
     found = dict(devices)
     for (card, quantity), group in _grouped([*held, *well]).items():
         values = [each.mended if each in well else each.now for each in group]
-        foreign = max(each.now for each in group)
+        others = max(each.now for each in group)
         for name, device in found.items():
             if _is_meant(device, card):
-                found[name] = _with(device, quantity, values, foreign)
+                found[name] = _with(device, quantity, values, others)
     return found
 
 
@@ -69,10 +69,10 @@ def _is_meant(device: DeviceFacts, card: str) -> bool:
 
 
 def _with(
-    device: DeviceFacts, quantity: Quantity, values: list[float], foreign: float
+    device: DeviceFacts, quantity: Quantity, values: list[float], others: float
 ) -> DeviceFacts:
-    if quantity == Quantity.FOREIGN_BYTES:
-        return _beside_others(device, foreign, max(values))
+    if quantity == Quantity.OTHERS_BYTES:
+        return _beside_others(device, others, max(values))
     if quantity == Quantity.LINK_GBPS:
         return replace(device, link_gbps=min(values))
     if quantity == Quantity.MEMORY_GBPS:

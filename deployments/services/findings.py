@@ -29,7 +29,7 @@ from deployments.services.plans import (
     rig_facts,
     setup_of,
 )
-from gpus.card_rules import foreign_finding
+from gpus.card_rules import others_finding
 from gpus.facts import (
     Seen,
     is_known,
@@ -91,7 +91,7 @@ def judged_lately(host: Host) -> list[Judged]:
 
 def _judged(host: Host, seen: Seen) -> list[Judged]:
     findings = by_severity(
-        [*seen.findings, *_foreign(host, seen), *_of_engines(host), *_of_library(host)]
+        [*seen.findings, *_of_others(host, seen), *_of_engines(host), *_of_library(host)]
     )
     known = known_findings(host)
     held = [each for finding in findings for each in finding.held]
@@ -102,11 +102,11 @@ def _judged(host: Host, seen: Seen) -> list[Judged]:
     ]
 
 
-def _foreign(host: Host, seen: Seen) -> list[Finding]:
+def _of_others(host: Host, seen: Seen) -> list[Finding]:
     """Of programs on the cards that are none of this panel's."""
     own = host.instances.filter(pid__isnull=False).values_list("pid", flat=True)
     pids = frozenset(pid for pid in own if pid)
-    found = (foreign_finding(card, pids) for card in seen.samples)
+    found = (others_finding(card, pids) for card in seen.samples)
     return [finding for finding in found if finding]
 
 

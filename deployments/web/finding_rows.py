@@ -39,10 +39,6 @@ class ShownFinding:
     rows: tuple[CostRow, ...]
     is_known: bool
 
-    @property
-    def has_costs(self) -> bool:
-        return bool(self.rows)
-
 
 def shown_finding(judged: Judged) -> ShownFinding:
     names = list(dict.fromkeys(cost.deployment for cost in judged.costs))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gpus.card_rules import card_findings, foreign_finding
+from gpus.card_rules import card_findings, others_finding
 from gpus.doctor import (
     HostFacts,
     absent_findings,
@@ -180,7 +180,7 @@ def test_what_is_as_it_ought_to_be_is_no_finding(changes: dict[str, Any]) -> Non
     assert card_findings(card(**changes)) == []
 
 
-def test_a_power_limit_that_is_felt_holds_the_clock_down() -> None:
+def test_a_power_limit_that_is_reached_holds_the_clock_down() -> None:
     low, found = card_findings(
         card(
             name="NVIDIA GeForce RTX 5090",
@@ -213,11 +213,11 @@ def test_a_power_limit_that_is_felt_holds_the_clock_down() -> None:
 def test_memory_that_others_hold_is_found(
     processes: tuple[CardProcess, ...] | None, own: tuple[int, ...], found: bool
 ) -> None:
-    finding = foreign_finding(card(processes=processes), frozenset(own))
+    finding = others_finding(card(processes=processes), frozenset(own))
     assert bool(finding) == found
     if finding:
         assert "hold 2 GiB" in finding.text
-        assert finding.held == (Held("GPU-1", Quantity.FOREIGN_BYTES, 2.0 * GIB, 0.0),)
+        assert finding.held == (Held("GPU-1", Quantity.OTHERS_BYTES, 2.0 * GIB, 0.0),)
 
 
 # --- known ----------------------------------------------------------------------------------------

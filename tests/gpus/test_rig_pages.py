@@ -16,7 +16,7 @@ from django.test import Client
 from django.utils import timezone
 
 from gpus.discovery import register_engine_devices, save_rig
-from gpus.facts import diagnose
+from gpus.facts import seen_now
 from gpus.models import Gpu, Host, SampleRollup
 from gpus.recent import RecentWriter
 from gpus.sample import CardIdentity, CardSample, HostSample, NvmlState, Sample
@@ -280,7 +280,7 @@ def test_a_card_that_no_engine_lists_is_a_finding_of_page_and_doctor_until_one_d
     save_rig(host, NvmlState("ok"), (SMALL,))
 
     def told() -> list[bool]:
-        found = [finding.code for finding in diagnose(host)]
+        found = [finding.code for finding in seen_now(host).findings]
         return [
             "card_unusable" in found,
             "A card that no engine can use" in viewer.get("/rig/").content.decode(),

@@ -20,7 +20,7 @@ from deployments.advice.finding_costs import (
     mended,
 )
 from deployments.planning.plan import DeviceFacts, Member, Plan
-from gpus.card_rules import card_findings, foreign_finding
+from gpus.card_rules import card_findings, others_finding
 from gpus.findings import HOST, Finding, Held, Quantity
 from gpus.links import link_gbps
 from gpus.sample import CardProcess, CardSample
@@ -90,7 +90,7 @@ def _sample(draw: st.DrawFn, number: int) -> CardSample:
 
 
 def device_of(number: int, card: CardSample) -> DeviceFacts:
-    """What planning would have to know of a card that reports this, worked out anew."""
+    """What planning would have to know of a card that reports this, worked out by itself."""
     total, tflops, boost_mhz = NAMES[card.name]
     busy = (card.utilisation_percent or 0) >= 20
     link = link_gbps(card.pcie_generation_max, card.pcie_width_max)
@@ -182,8 +182,8 @@ def planner(
 
 
 def found_on(card: CardSample) -> list[Finding]:
-    foreign = foreign_finding(card, frozenset())
-    return [*card_findings(card), *([foreign] if foreign else [])]
+    others = others_finding(card, frozenset())
+    return [*card_findings(card), *([others] if others else [])]
 
 
 def rig(
@@ -305,7 +305,7 @@ def test_a_figure_of_the_host_is_held_down_on_the_processor(
 
 
 def test_what_others_hold_is_taken_off_where_nothing_is_known_to_be_free() -> None:
-    held = [Held("GPU-0", Quantity.FOREIGN_BYTES, 8.0 * GIB, 0.0)]
+    held = [Held("GPU-0", Quantity.OTHERS_BYTES, 8.0 * GIB, 0.0)]
     runs = DeviceFacts("CUDA0", "cuda", 32 * GIB, None, gpu_uuid="GPU-0")
     assert as_it_is({"CUDA0": runs}, held)["CUDA0"].free_bytes == 24 * GIB
     assert mended({"CUDA0": runs}, held, held)["CUDA0"] == runs
