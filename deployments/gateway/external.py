@@ -12,7 +12,7 @@ from django.conf import settings
 
 from deployments.engines.endpoints import USUAL
 from deployments.engines.external import NO_SUCH_CALL
-from deployments.gateway.routing import Serving
+from deployments.gateway.table import Serving
 from deployments.instances.engine_stream import (
     EngineAnswer,
     EngineRequest,

@@ -37,15 +37,10 @@ from deployments.gateway.kv_transfer_plan import KvTransferReport
 from deployments.gateway.media import media_in
 from deployments.gateway.passing import Passing, direct
 from deployments.gateway.queues import at_work
-from deployments.gateway.routing import (
-    AUTO,
-    Asked,
-    Passage,
-    RoutedRequest,
-    Serving,
-)
+from deployments.gateway.routing import Asked, RoutedRequest
 from deployments.gateway.shapes import FieldError
 from deployments.gateway.suspects import suspects
+from deployments.gateway.table import AUTO, Passage, Serving
 from deployments.gateway.usage import Usage, usage_of_answer, usage_of_events
 from deployments.gateway.waiting import Wait, in_line, watched
 from deployments.instances.engine_client import ask, engine_request
