@@ -194,6 +194,7 @@ PAGES: dict[str, Page] = {
     "gpus:card": SEEN,
     "gpus:history": SEEN,
     "deployments:across": SEEN,
+    "deployments:card_processes": SEEN,
     "deployments:device_server": SEEN,
     "deployments:device_add": Page("", ADD_DEVICES),
     "deployments:device_remove": Page("", REMOVE_DEVICES),
