@@ -21,7 +21,7 @@ from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import channel_layers
 from django.conf import settings
 
-from gpus.models import Gpu, Host, SampleRollup
+from gpus.models import Gpu, HistorySubject, Host
 from gpus.recent import RecentWriter, last_frame, recent
 from gpus.sampler import Deadline, Sampler
 from omni.events import telemetry_group
@@ -230,10 +230,9 @@ def test_what_was_being_collected_is_saved_at_the_end(driver: Driver) -> None:
     sampler.store.start()
     sampler.tick()
     sampler.close()
-    metrics = set(
-        SampleRollup.objects.exclude(card="host").values_list("metric", flat=True)
-    )
-    assert metrics == {
+    card = HistorySubject.objects.exclude(key="host").get()
+    assert card.buckets.exists()
+    assert set(card.metrics) == {
         "memory_used_bytes",
         "utilisation_percent",
         "temperature_celsius",
