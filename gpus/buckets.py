@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from django.db import transaction
 from django.db.models import QuerySet
 
-from gpus.models import HistoryBucket, HistoryMark, HistorySubject, Host
+from gpus.models import HistoryBucket, HistorySubject, Host
 from gpus.rollup import (
     KEEP_S,
     MOST_METRICS,
@@ -144,18 +144,8 @@ class _Reading:
     def first(self) -> int | None:
         return self._found().values_list("start_s", flat=True).first()
 
-    def rows(self) -> Iterator[tuple[int, bytes]]:
+    def rows(self) -> Iterator[tuple[int, bytes | memoryview]]:
         return self._found().values_list("start_s", "figures").iterator()
-
-
-def read_marks(
-    host: Host, since_s: float, until_s: float, subject: str = "", most: int = 200
-) -> list[HistoryMark]:
-    """Newest first, those of one subject and of all, or every one of the host."""
-    found = host.history_marks.filter(at__gte=_time(since_s), at__lt=_time(until_s))
-    if subject:
-        found = found.filter(subject__in=(subject, ""))
-    return list(found[:most])
 
 
 # --- deleting -------------------------------------------------------------------------------------
@@ -176,9 +166,6 @@ def prune_buckets(host: Host, now_s: float | None = None) -> bool:
             left -= len(pks)
             if left <= 0:
                 return True
-    host.history_marks.filter(at__lt=_time(now_s - YEAR_S)).delete()
+    year_ago = datetime.fromtimestamp(now_s - YEAR_S, UTC)
+    host.history_marks.filter(at__lt=year_ago).delete()
     return False
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -13,9 +13,10 @@ from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from gpus.buckets import read_history, read_marks
+from gpus.buckets import read_history
 from gpus.charts import DEPLOYMENT
 from gpus.history_shown import Choice, choices_of, history_context
+from gpus.marks import read_marks
 from gpus.models import HistorySubject, Host
 from gpus.spans import LONGEST_SPAN_S, Columns, History
 from omni.errors import OmniError
@@ -34,9 +35,8 @@ def history(request: HtmxHttpRequest) -> HttpResponse:
     host = _host()
     choices = choices_of(host)
     key = request.GET.get("subject", "") or (choices[0].key if choices else "")
+    # One that has not run yet is in no list: the page says so.
     chosen = next((each for each in choices if each.key == key), None)
-    if choices and chosen is None:
-        raise _unknown(key)
     groups: dict[str, list[Choice]] = {}
     for each in choices:
         groups.setdefault(each.group, []).append(each)

@@ -80,6 +80,29 @@ async def test_frame_is_kept_without_a_viewer_and_sent_to_one(
         await layer.group_discard(group, viewer)
 
 
+async def test_a_tick_is_one_message_however_many_look(
+    driver: Driver, host: Host
+) -> None:
+    layer = channel_layers[DEFAULT_CHANNEL_LAYER]
+    group = telemetry_group(settings.OMNI_HOST_NAME)
+    sampler = await sync_to_async(Sampler)(settings.OMNI_HOST_NAME)
+    viewers = [await layer.new_channel() for _ in range(20)]
+    for viewer in viewers:
+        await layer.group_add(group, viewer)
+
+    await sync_to_async(sampler.tick)()
+
+    try:
+        [key] = {layer.prefix + layer.non_local_name(viewer) for viewer in viewers}
+        client = redis.Redis.from_url(settings.CHANNEL_REDIS_URL)
+        assert client.zcard(key) == 1
+        seen = [(await layer.receive(viewer))["sequence"] for viewer in viewers]
+        assert seen == [1] * 20
+    finally:
+        for viewer in viewers:
+            await layer.group_discard(group, viewer)
+
+
 def test_cards_found_by_the_sampler_become_rows_and_keep_their_state(
     driver: Driver, host: Host
 ) -> None:
