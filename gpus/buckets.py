@@ -168,4 +168,6 @@ def prune_buckets(host: Host, now_s: float | None = None) -> bool:
                 return True
     year_ago = datetime.fromtimestamp(now_s - YEAR_S, UTC)
     host.history_marks.filter(at__lt=year_ago).delete()
+    # Of a deployment that was deleted a year ago nothing is left.
+    host.history_subjects.filter(buckets=None).delete()
     return False

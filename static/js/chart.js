@@ -122,7 +122,9 @@ export class Chart {
 
   options() {
     const ceiling = this.max;
-    const between = (plot) => plot.scales.x.max - plot.scales.x.min;
+    // The scales follow a moment after the data.
+    const between = ({ scales: { x } }) =>
+      this.span ? this.span[1] - this.span[0] : x.max - x.min;
     const times = (plot, splits) => splits.map((split) => timeText(split, between(plot)));
     const range = (_, low, high) => [0, ceiling ?? Math.max((high ?? 0) * 1.15, 0.1)];
     return {

@@ -5,6 +5,8 @@ import { Chart } from "./chart.js";
 
 const LABELS = ["lowest", "mean", "highest"];
 const EARLIER = "mean before";
+// Of uPlot.join: a gap stays one where the other span has points.
+const EXPAND = 2;
 
 /** What a metric was at each start → columns, with an empty place where time is missing. */
 function columns({ starts, step_s: step }, metric, divide, shift = 0) {
@@ -66,7 +68,8 @@ export class FigureRow {
     const step = body.step_s || other?.step_s || 1;
     const shift = Math.round(earlier / step) * step;
     const past = before ? columns(other, before, this.divide, shift) : [[], [], [], []];
-    const drawn = other ? uPlot.join([data, [past[0], past[2]]]) : data;
+    const gaps = [Array(4).fill(EXPAND), Array(2).fill(EXPAND)];
+    const drawn = other ? uPlot.join([data, [past[0], past[2]]], gaps) : data;
     this.chartFor(Boolean(other)).set(drawn, span, body.marks);
     return this.row(data, other ? past : null);
   }

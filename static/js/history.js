@@ -2,6 +2,7 @@
 
 import { FigureRow } from "./history-figure.js";
 import { MARKS } from "./chart.js";
+import { localText, markRow, moment, stepText } from "./history-text.js";
 import { logInAgain } from "./session.js";
 
 const AGAIN_MS = 10000;
@@ -66,10 +67,6 @@ const ACTIONS = {
 const KEYS = { ArrowLeft: "earlier", ArrowRight: "later", "+": "in", "-": "out", End: "newest" };
 
 // --- fields ------------------------------------------------------------------------------------
-const localText = (seconds) => {
-  const date = new Date(seconds * 1000);
-  return new Date(date - date.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
-};
 const secondsOf = (field) => new Date(field.value).getTime() / 1000;
 
 function write(field, seconds) {
@@ -100,31 +97,11 @@ function showFields() {
   history.replaceState(history.state, "", `?${kept}`);
 }
 
-const moment = (seconds) =>
-  new Date(seconds * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
-
-function stepText(seconds) {
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${seconds / 60} min`;
-  return seconds < 86400 ? `${seconds / 3600} h` : `${seconds / 86400} d`;
-}
-
 // --- showing -----------------------------------------------------------------------------------
 function showMarks(marks) {
-  const rows = marks.map(({ at, kind, text }) => {
-    const row = document.createElement("tr");
-    const head = document.createElement("th");
-    head.scope = "row";
-    head.textContent = moment(at);
-    row.append(head);
-    const [sign] = MARKS[kind] ?? MARKS.run;
-    const what = row.insertCell();
-    what.textContent = `${sign} ${section.querySelector(`[data-kind="${kind}"]`)?.dataset.title ?? kind}`;
-    row.insertCell().textContent = text;
-    return row;
-  });
-  part("mark-rows").replaceChildren(...rows);
-  part("marks").hidden = rows.length === 0;
+  const titleOf = (kind) => section.querySelector(`[data-kind="${kind}"]`)?.dataset.title ?? kind;
+  part("mark-rows").replaceChildren(...marks.map((mark) => markRow(mark, titleOf(mark.kind))));
+  part("marks").hidden = marks.length === 0;
 }
 
 function show(body, other, [from, to], earlier) {
