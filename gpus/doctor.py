@@ -168,6 +168,8 @@ WORK = {
         " two seconds longer"
     ),
     "discovery": "Looking for devices, engines and models failed",
+    "alerts": "The agent cannot look for alerts",
+    "alert messages": "Messages of alerts cannot be sent",
 }
 
 

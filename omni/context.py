@@ -19,6 +19,7 @@ PAGES = (
     ("Deployments", "deployments:deployments", "deployments"),
     ("Benchmarks", "deployments:benchmarks", "benchmarks"),
     ("Activity", "deployments:activity", "activity"),
+    ("Alerts", "deployments:alerts", "alert"),
     ("Chat", "chat:list", "chat"),
     ("Keys", "deployments:keys", "key"),
 )
@@ -71,6 +72,9 @@ SECTION_OF = {
     "deployments:benchmarks_compared": "deployments:benchmarks",
     "deployments:activity_request": "deployments:activity",
     "deployments:usage": "deployments:activity",
+    "deployments:alert_rule": "deployments:alerts",
+    "deployments:alert_channel_add": "deployments:alerts",
+    "deployments:alert_channel": "deployments:alerts",
     "chat:conversation": "chat:list",
     "chat:new": "chat:list",
     "chat:standings": "chat:list",
