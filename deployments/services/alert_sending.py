@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from smtplib import SMTPException
+from urllib.parse import urlsplit
 
 import httpx
 from django.conf import settings
@@ -26,6 +27,7 @@ from deployments.announce import alerts_changed
 from deployments.models import AlertDelivery
 from deployments.services.alert_channels import recipients, target_of
 from gpus.models import Host
+from omni.addresses import is_private
 from omni.backoff import backoff_s
 from omni.errors import OmniError
 
@@ -144,7 +146,11 @@ def _post(post: Post) -> None:
     """Nothing of the answer but its status is read, and no redirect is followed. Raises NotSent."""
     try:
         with (
-            httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client,
+            httpx.Client(
+                timeout=TIMEOUT_S,
+                follow_redirects=False,
+                trust_env=not _is_near(post.url),
+            ) as client,
             client.stream(
                 "POST", post.url, content=post.body, headers=dict(post.headers)
             ) as response,
@@ -155,6 +161,12 @@ def _post(post: Post) -> None:
         raise NotSent(f"It cannot be reached ({type(error).__name__}).") from None
     if status >= 300:
         raise NotSent(f"It answered with status {status}.", is_final=_is_final(status))
+
+
+def _is_near(url: str) -> bool:
+    """What the panel's own network has is never asked through the environment's proxy."""
+    host = urlsplit(url).hostname or ""
+    return host == "localhost" or is_private(host)
 
 
 def _is_final(status: int) -> bool:
