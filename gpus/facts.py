@@ -21,7 +21,7 @@ from gpus.doctor import (
 )
 from gpus.findings import Finding, by_severity
 from gpus.host import host_facts
-from gpus.models import Device, Gpu, Host
+from gpus.models import Device, Gpu, Host, KnownFinding
 from gpus.nvml import look
 from gpus.recent import last_frame
 from gpus.sample import CardIdentity, CardSample, NvmlState, named, read_card
@@ -75,18 +75,21 @@ def places(host: Host, driver_version: str, here: Collection[str]) -> Places:
 def unhidden(host: Host, findings: Sequence[Finding]) -> list[Finding]:
     """Those that nobody knows of as they are now."""
     known = known_findings(host)
-    return [each for each in findings if not is_known(each, known)]
+    return [each for each in findings if not known_row(each, known)]
 
 
-def known_findings(host: Host) -> dict[tuple[str, str], str]:
-    """Fingerprints by code and subject."""
-    return {
-        (row.code, row.subject): row.fingerprint for row in host.known_findings.all()
-    }
+def known_findings(host: Host) -> dict[tuple[str, str], KnownFinding]:
+    """By code and subject."""
+    rows = host.known_findings.select_related("known_by")
+    return {(row.code, row.subject): row for row in rows}
 
 
-def is_known(finding: Finding, known: Mapping[tuple[str, str], str]) -> bool:
-    return known.get((finding.code, finding.subject)) == finding.fingerprint
+def known_row(
+    finding: Finding, known: Mapping[tuple[str, str], KnownFinding]
+) -> KnownFinding | None:
+    """Of a finding that is as it was when somebody said that it is known."""
+    row = known.get((finding.code, finding.subject))
+    return row if row and row.fingerprint == finding.fingerprint else None
 
 
 def _seen(

@@ -378,11 +378,14 @@ def slot_findings(places: Places) -> list[Finding]:
 
 
 # --- topology -------------------------------------------------------------------------------------
-def ways(places: Places) -> list[tuple[str, list[str]]]:
+def ways(places: Places) -> list[tuple[str, list[tuple[str, str]]]]:
     """What lies between each pair of cards, a row a card, as `nvidia-smi topo -m` has it."""
     placed = list(places.placed())
     return [
-        (card.shown_name, [_way(one, other) for _, other in placed])
+        (
+            card.shown_name,
+            [(other.shown_name, _way(one, two)) for other, two in placed],
+        )
         for card, one in placed
     ]
 

@@ -32,9 +32,9 @@ from deployments.services.plans import (
 from gpus.card_rules import others_finding
 from gpus.facts import (
     Seen,
-    is_known,
     known_cards,
     known_findings,
+    known_row,
     seen_lately,
     seen_now,
 )
@@ -52,7 +52,11 @@ class Judged:
 
     finding: Finding
     costs: tuple[Cost, ...] = ()
-    is_known: bool = False
+    known: KnownFinding | None = None
+
+    @property
+    def is_known(self) -> bool:
+        return self.known is not None
 
     def document(self) -> Document:
         finding = self.finding
@@ -91,13 +95,18 @@ def judged_lately(host: Host) -> list[Judged]:
 
 def _judged(host: Host, seen: Seen) -> list[Judged]:
     findings = by_severity(
-        [*seen.findings, *_of_others(host, seen), *_of_engines(host), *_of_library(host)]
+        [
+            *seen.findings,
+            *_of_others(host, seen),
+            *_of_engines(host),
+            *_of_library(host),
+        ]
     )
     known = known_findings(host)
     held = [each for finding in findings for each in finding.held]
     planned = _planned(host) if held else []
     return [
-        Judged(finding, _costs(finding.held, held, planned), is_known(finding, known))
+        Judged(finding, _costs(finding.held, held, planned), known_row(finding, known))
         for finding in findings
     ]
 

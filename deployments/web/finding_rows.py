@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from deployments.advice.finding_costs import Cost
 from deployments.services.findings import Judged
 from gpus.findings import Finding
+from gpus.models import KnownFinding
 
 # Below this a change is none.
 LEAST_PERCENT = 0.05
@@ -37,7 +38,7 @@ class CostRow:
 class ShownFinding:
     finding: Finding
     rows: tuple[CostRow, ...]
-    is_known: bool
+    known: KnownFinding | None
 
 
 def shown_finding(judged: Judged) -> ShownFinding:
@@ -46,7 +47,7 @@ def shown_finding(judged: Judged) -> ShownFinding:
         _row(name, [cost for cost in judged.costs if cost.deployment == name])
         for name in names
     )
-    return ShownFinding(judged.finding, rows, judged.is_known)
+    return ShownFinding(judged.finding, rows, judged.known)
 
 
 def _row(name: str, costs: Sequence[Cost]) -> CostRow:

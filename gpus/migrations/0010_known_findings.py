@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('gpus', '0008_host_problems'),
+        ('gpus', '0009_history'),
     ]
 
     operations = [

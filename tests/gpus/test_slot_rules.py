@@ -193,14 +193,21 @@ def test_the_owners_note_on_studio_drivers_is_put_right() -> None:
     assert "580.95" in {each.text for each in mixed.evidence}
 
 
+def between(*tree: PciDevice) -> list[list[str]]:
+    rows = ways(Places((PRO, TWIN), tree))
+    return [[way for _, way in cells] for _, cells in rows]
+
+
 def test_the_ways_between_cards() -> None:
-    assert ways(Places((PRO, TWIN), HEALTHY)) == [
-        (PRO.name, ["—", "the processor"]),
-        (TWIN.name, ["the processor", "—"]),
-    ]
+    assert between(*HEALTHY) == [["—", "the processor"], ["the processor", "—"]]
     one = on("", "0000:01:00.0", parents=BEHIND)
     two = on("", "0000:02:00.0", parents=BEHIND[1:])
-    assert ways(Places((PRO, TWIN), (UP, one, two)))[0][1] == ["—", "one switch"]
+    assert between(UP, one, two)[0] == ["—", "one switch"]
+    apart = [
+        on(PORT_1.address, "0000:01:00.0", numa_node=0),
+        on(PORT_2.address, "0000:02:00.0", numa_node=1),
+    ]
+    assert between(*apart)[1] == ["two processors", "—"]
 
 
 # --- the kernel's files ---------------------------------------------------------------------------

@@ -14,18 +14,24 @@ from deployments.services.findings import (
     judged_lately,
 )
 from deployments.web.finding_rows import shown_finding
+from gpus.facts import places
+from gpus.models import Gpu
+from gpus.slot_rules import ways
 from omni.htmx import HtmxHttpRequest, go_to
 
 
 @require_GET
 def doctor(request: HtmxHttpRequest) -> HttpResponse:
     host = local_host()
+    cards = host.gpus.exclude(state=Gpu.State.ABSENT)
+    here = list(cards.values_list("uuid", flat=True))
     found = [shown_finding(each) for each in judged_lately(host)]
     context = {
         "host": host,
-        "findings": [each for each in found if not each.is_known],
-        "hidden": [each for each in found if each.is_known],
-        "n_cards": host.gpus.exclude(state="absent").count(),
+        "findings": [each for each in found if not each.known],
+        "hidden": [each for each in found if each.known],
+        "ways": ways(places(host, host.driver_version, here)),
+        "n_cards": len(here),
         "n_deployments": host.deployments.filter(is_deleting=False).count(),
     }
     return render(request, "deployments/doctor.html", context)
