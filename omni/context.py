@@ -39,6 +39,7 @@ ENTRIES = (
     ),
     Entry("Deploy", "Benchmarks", "deployments:benchmarks", "benchmarks"),
     Entry("Monitor", "Rig", "gpus:rig", "rig", in_bar=True),
+    Entry("Monitor", "Doctor", "deployments:doctor", "search"),
     Entry("Monitor", "Activity", "deployments:activity", "activity"),
     Entry("Monitor", "Alerts", "deployments:alerts", "alert"),
     Entry("Manage", "Keys", "deployments:keys", "key"),
@@ -107,6 +108,5 @@ SECTION_OF = {
     "deployments:key_change": "deployments:keys",
     "deployments:device_server": "gpus:rig",
     "gpus:card": "gpus:rig",
-    "deployments:doctor": "gpus:rig",
     "gpus:history": "gpus:rig",
 }

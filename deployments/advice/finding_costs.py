@@ -130,6 +130,11 @@ def costs(
     )
 
 
+def unknown_costs(deployment: str, text: str) -> tuple[Cost, ...]:
+    """Of a deployment that cannot be planned, with the reason."""
+    return tuple(Cost(deployment, metric, None, text=text) for metric in METRICS)
+
+
 def _cost(
     deployment: str, metric: str, now: float | None, better: float | None
 ) -> Cost:
@@ -142,3 +147,16 @@ def _cost(
     if not better:
         return Cost(deployment, metric, None, now, text="Its plan would be another.")
     return Cost(deployment, metric, (now - better) / better * 100, now, better)
+
+
+# Below this a change is none.
+LEAST_PERCENT = 0.05
+
+
+def change_text(change_percent: float) -> str:
+    """With its sign: −12 %, +0.4 %, 0 %."""
+    if abs(change_percent) < LEAST_PERCENT:
+        return "0 %"
+    digits = 0 if abs(change_percent) >= 10 else 1
+    sign = "−" if change_percent < 0 else "+"
+    return f"{sign}{abs(change_percent):,.{digits}f} %"

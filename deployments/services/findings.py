@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from deployments.advice.engine_findings import EngineSeen, engine_findings
-from deployments.advice.finding_costs import Cost, Devices, as_it_is, costs, mended
+from deployments.advice.finding_costs import (
+    Cost,
+    Devices,
+    as_it_is,
+    costs,
+    mended,
+    unknown_costs,
+)
 from deployments.advice.library_findings import (
     DiskSeen,
     ModelSeen,
@@ -218,7 +225,7 @@ def _costs(
         try:
             found += costs(each.name, each.planner, now, better)
         except OmniError as error:
-            found.append(Cost(each.name, "plan", None, text=error.text))
+            found += unknown_costs(each.name, error.text)
     return tuple(found)
 
 

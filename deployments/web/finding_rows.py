@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deployments.advice.finding_costs import Cost
+from deployments.advice.finding_costs import LEAST_PERCENT, Cost, change_text
 from deployments.services.findings import Judged
 from gpus.findings import Finding
 from gpus.models import KnownFinding
 
-# Below this a change is none.
-LEAST_PERCENT = 0.05
 # A bar of this many per cent fills its cell.
 FULL_PERCENT = 100.0
 
@@ -70,11 +68,4 @@ def _cell(cost: Cost | None, *, worse: int) -> CostCell:
     if abs(change) < LEAST_PERCENT:
         return CostCell("0 %")
     width = round(min(abs(change), FULL_PERCENT), 1)
-    return CostCell(percent_change(change), width, change * worse > 0)
-
-
-def percent_change(change: float) -> str:
-    """With its sign: −12 %, +0.4 %."""
-    digits = 0 if abs(change) >= 10 else 1
-    sign = "−" if change < 0 else "+"
-    return f"{sign}{abs(change):,.{digits}f} %"
+    return CostCell(change_text(change), width, change * worse > 0)

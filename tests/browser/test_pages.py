@@ -40,6 +40,7 @@ def furnished(panel: RunningPanel) -> dict[str, str]:
     return {
         "home": "/",
         "rig": "/rig/",
+        "doctor": "/doctor/",
         "card": "/cards/RPC0/",
         "models": "/models/",
         "model": f"/models/{models[0]['name']}/",

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management import CommandError
 
+from deployments.advice.finding_costs import Cost, change_text
 from deployments.management.base import OmniCommand, add_json
 from deployments.services.discovery import local_host
 from deployments.services.findings import Judged, judged_now
@@ -58,15 +59,19 @@ class Command(OmniCommand):
             finding = each.finding
             said = f"{finding.severity}: {finding.title}. {finding.text} {finding.fix}"
             self.say(said.strip())
-            for cost in each.costs:
-                if cost.change_percent is not None:
-                    metric = METRICS[cost.metric]
-                    self.say(
-                        f"  costs {cost.deployment}: {metric} {cost.change_percent:+.1f} %"
-                    )
-                elif cost.text:
-                    self.say(f"  {cost.deployment}: {cost.text}")
+            for name in dict.fromkeys(cost.deployment for cost in each.costs):
+                self._say_costs([c for c in each.costs if c.deployment == name])
         if not shown:
             self.say("Nothing is wrong that could be seen.")
         if hidden:
             self.say(f"{hidden} known, not shown; --all shows them.")
+
+    def _say_costs(self, costs: list[Cost]) -> None:
+        """Of one deployment."""
+        known = [
+            f"{METRICS[cost.metric]} {change_text(cost.change_percent)}"
+            for cost in costs
+            if cost.change_percent is not None
+        ]
+        notes = dict.fromkeys(cost.text for cost in costs if cost.text)
+        self.say(f"  costs {costs[0].deployment}: {', '.join([*known, *notes])}")
