@@ -133,13 +133,21 @@ def _power_range(card: CardSample) -> str:
 
 
 def _heat(card: CardSample, fact: _Reasons) -> Iterator[Fact]:
-    for label, name in (
-        ("GPU", "temperature_celsius"),
-        ("Memory", "memory_temperature_celsius"),
-        ("Slows down at", "temperature_slowdown_celsius"),
-        ("Shuts down at", "temperature_shutdown_celsius"),
+    for label, name, value in (
+        ("GPU", "temperature_celsius", card.temperature_celsius),
+        ("Memory", "memory_temperature_celsius", card.memory_temperature_celsius),
+        (
+            "Slows down at",
+            "temperature_slowdown_celsius",
+            card.temperature_slowdown_celsius,
+        ),
+        (
+            "Shuts down at",
+            "temperature_shutdown_celsius",
+            card.temperature_shutdown_celsius,
+        ),
     ):
-        yield fact(label, name, celsius_text(getattr(card, name)))
+        yield fact(label, name, celsius_text(value))
     yield fact("Fan", "fan_percent", percent_text(card.fan_percent))
 
 
