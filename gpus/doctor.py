@@ -168,6 +168,7 @@ WORK = {
         " two seconds longer"
     ),
     "discovery": "Looking for devices, engines and models failed",
+    "history": "What deployments do is not kept for their charts",
 }
 
 
