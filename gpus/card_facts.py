@@ -80,7 +80,8 @@ class _Reasons:
             return NOT_MEASURED
         if self.card.state in ("lost", "error"):
             return "the card does not answer"
-        return self.card.unanswered.get(name, NO_ANSWER)
+        usual = "read in a moment" if name.startswith("link_") else NO_ANSWER
+        return self.card.unanswered.get(name, usual)
 
 
 # --- the groups -----------------------------------------------------------------------------------
@@ -170,6 +171,8 @@ def _link(card: CardSample, fact: _Reasons) -> Iterator[Fact]:
         "pcie_generation_card",
         UNKNOWN if alone is None else f"Gen {alone}",
     )
+    yield fact("Sends", "link_tx_gbps", gbps_text(card.link_tx_gbps))
+    yield fact("Receives", "link_rx_gbps", gbps_text(card.link_rx_gbps))
     yield fact(
         "Replays",
         "pcie_replays",
