@@ -125,7 +125,7 @@ class CardSample:
     pcie_generation_card: int | None = None
     # Packets that had to be sent again.
     pcie_replays: int | None = None
-    # What it sends and receives over its link; read only while somebody measures.
+    # What it sends and receives over its link; read in turns, only while somebody wants to know.
     link_tx_gbps: float | None = None
     link_rx_gbps: float | None = None
     # --- health
