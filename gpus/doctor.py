@@ -169,6 +169,8 @@ WORK = {
     ),
     "discovery": "Looking for devices, engines and models failed",
     "history": "What deployments do is not kept for their charts",
+    "alerts": "The agent cannot look for alerts",
+    "alert messages": "Messages of alerts cannot be sent",
 }
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
+from gpus.card_facts import card_facts
 from gpus.cards import DataSheet, data_sheet
 from gpus.doctor import card_findings
-from gpus.facts import latest_findings, latest_samples
+from gpus.facts import latest_findings, latest_sample, latest_samples
 from gpus.history_shown import history_context
 from gpus.links import link_gbps
 from gpus.models import Device, Gpu, Host
 from omni.errors import OmniError
-from omni.htmx import HtmxHttpRequest
+from omni.htmx import HtmxHttpRequest, wants_part
 
 
 def _host() -> Host:
@@ -121,12 +123,20 @@ def card(request: HtmxHttpRequest, key: str) -> HttpResponse:
         raise OmniError(
             "not_found", f"There is no card {key}.", "The rig page lists the cards."
         )
+    if wants_part(request):
+        return render(request, "gpus/_card_now.html", _now(host, found))
     samples = [sample for sample in latest_samples(host.name) if sample.key == key]
     findings = [finding for sample in samples for finding in card_findings(sample)]
     context = {
-        "card": found,
         "host": host,
         "findings": findings,
+        **_now(host, found),
         **history_context(host, key),
     }
     return render(request, "gpus/card.html", context)
+
+
+def _now(host: Host, card: ShownCard) -> dict[str, Any]:
+    """What the part of the page that fetches itself again shows."""
+    sample = latest_sample(host.name, card.key) if card.gpu else None
+    return {"card": card, "groups": card_facts(sample), "sample": sample}

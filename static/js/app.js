@@ -165,10 +165,8 @@ export function localTimes(root = document) {
   }
 }
 
-// On a phone the list of pages may be wider than the screen.
-document
-  .querySelector(".nav-links [aria-current]")
-  ?.scrollIntoView({ block: "nearest", inline: "nearest" });
+// In a low window the list of pages may be longer than the screen.
+document.querySelector(".nav-links [aria-current]")?.scrollIntoView({ block: "nearest" });
 followSession(toast);
 localTimes();
 body.addEventListener("htmx:afterSettle", (event) =>
@@ -195,6 +193,7 @@ function follow() {
       else if (data.type === "download.changed") announce("downloads-changed", data);
       else if (data.type === "benchmark.changed") announce("benchmarks-changed", data);
       else if (data.type === "keys.changed") announce("keys-changed", data);
+      else if (data.type === "alerts.changed") announce("alerts-changed", data);
       else if (data.type === "download.progress") announce("download-progress", data);
     },
     status(up) {

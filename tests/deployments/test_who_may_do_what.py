@@ -170,6 +170,7 @@ VALUES = {
     "<int:lane>": "1",
     "<int:question>": "1",
     "<slug:kind>": "json",
+    "<slug:code>": "disk",
     "<str:key>": "RPC0",
 }
 
@@ -602,6 +603,7 @@ def test_the_conversation_of_somebody_else_is_not_there(
         "<int:lane>": other.lanes.get().pk,
         "<int:question>": asked.pk,
         "<slug:kind>": "json",
+        "<slug:code>": "disk",
     }
     where = f"/{ADDRESSES[view]}"
     for parameter, value in own.items():

@@ -17,6 +17,7 @@ from gpus.facts import diagnose
 from gpus.models import Gpu, HistorySubject, Host
 from gpus.recent import RecentWriter
 from gpus.sample import CardIdentity, CardSample, HostSample, NvmlState, Sample
+from gpus.sampler import Sampler
 from tests.fakes.nvml import MIB, rtx_5090, rtx_pro_6000
 
 Driver = Callable[..., None]
@@ -231,3 +232,20 @@ def test_a_card_that_no_engine_lists_is_a_finding_of_page_and_doctor_until_one_d
         host, [{"name": "CUDA0", "description": SMALL.name, "total_bytes": 32120 * MIB}]
     )
     assert told() == [False, False]
+
+
+def test_a_cards_page_tells_what_it_does_now_and_why_a_figure_is_missing(
+    driver: Driver, viewer: Client, host: Host
+) -> None:
+    driver(rtx_pro_6000(), rtx_5090())
+    sampler = Sampler(settings.OMNI_HOST_NAME)
+    sampler.tick()
+    sampler.store.step()
+    sampler.xids.stop()
+    path = f"/cards/{rtx_5090().uuid}/"
+    part = viewer.get(path, headers={"HX-Request": "true"}).content.decode()
+    text = " ".join(part.split())
+    assert "<html" not in text and "210 of 3090 MHz" in text and "400 to 600 W" in text
+    assert text.count("not supported by card or driver") >= 4
+    whole = viewer.get(path).content.decode()
+    assert "<html" in whole and 'id="card-now"' in whole
