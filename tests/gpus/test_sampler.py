@@ -102,6 +102,7 @@ async def test_a_tick_is_one_message_however_many_look(
     finally:
         for viewer in viewers:
             await layer.group_discard(group, viewer)
+        await sync_to_async(sampler.publisher.loop.close)()
 
 
 def test_cards_found_by_the_sampler_become_rows_and_keep_their_state(
