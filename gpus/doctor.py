@@ -169,7 +169,7 @@ WORK = {
     ),
     "discovery": "Looking for devices, engines and models failed",
     "alerts": "The agent cannot look for alerts",
-    "alert messages": "Messages of alerts cannot be sent",
+    "alert_messages": "Messages of alerts cannot be sent",
 }
 
 

@@ -63,7 +63,8 @@ def _restarts() -> Metric:
 def _kv_transfers() -> Metric:
     family = CounterMetricFamily(
         "omni_handovers",
-        "KV caches handed over from prefill to decode, by what became of them.",
+        "KV caches handed over from prefill to decode by the process that answers, by what"
+        " became of them.",
         labels=("deployment", "outcome"),
     )
     for (name, outcome), count in sorted(counts.items()):
