@@ -34,7 +34,7 @@ django.setup()
 
 from deployments.gateway import admission, relay  # noqa: E402
 from deployments.gateway.kv_transfer_plan import TAIL_BYTES, Outcome, last_timings  # noqa: E402
-from deployments.gateway.routing import Passage, Table  # noqa: E402
+from deployments.gateway.table import Passage, Table  # noqa: E402
 from tests.gateway.pair import CHAT, Pair, pair  # noqa: E402
 
 NOUNS = (

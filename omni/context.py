@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
@@ -11,17 +12,38 @@ from django.urls import reverse
 
 from omni.roles import Allowed
 
-PAGES = (
-    ("Home", "deployments:advice", "star"),
-    ("Rig", "gpus:rig", "rig"),
-    ("Models", "deployments:models", "models"),
-    ("Plan", "deployments:plan", "plan"),
-    ("Deployments", "deployments:deployments", "deployments"),
-    ("Benchmarks", "deployments:benchmarks", "benchmarks"),
-    ("Activity", "deployments:activity", "activity"),
-    ("Alerts", "deployments:alerts", "alert"),
-    ("Chat", "chat:list", "chat"),
-    ("Keys", "deployments:keys", "key"),
+
+@dataclass(frozen=True)
+class Entry:
+    """A page in the navigation: its group, and whether a phone's bottom bar has it as well.
+
+    `needs` is what one must be allowed to (a name of Allowed) to be shown it.
+    """
+
+    group: str
+    title: str
+    view: str
+    icon: str
+    in_bar: bool = False
+    needs: str = ""
+
+
+# In this order, the groups' too. A phone's bar has room for four.
+ENTRIES = (
+    Entry("", "Home", "deployments:advice", "star", in_bar=True),
+    Entry("", "Chat", "chat:list", "chat", in_bar=True),
+    Entry("Deploy", "Models", "deployments:models", "models"),
+    Entry("Deploy", "Plan", "deployments:plan", "plan"),
+    Entry(
+        "Deploy", "Deployments", "deployments:deployments", "deployments", in_bar=True
+    ),
+    Entry("Deploy", "Benchmarks", "deployments:benchmarks", "benchmarks"),
+    Entry("Monitor", "Rig", "gpus:rig", "rig", in_bar=True),
+    Entry("Monitor", "Activity", "deployments:activity", "activity"),
+    Entry("Monitor", "Alerts", "deployments:alerts", "alert"),
+    Entry("Manage", "Keys", "deployments:keys", "key"),
+    Entry("Manage", "Connect", "deployments:connect", "plug"),
+    Entry("Manage", "Administration", "admin:index", "settings", needs="administer"),
 )
 
 
@@ -31,18 +53,20 @@ def csp_nonce(request: HttpRequest) -> dict[str, Any]:
 
 
 def navigation(request: HttpRequest) -> dict[str, Any]:
-    """The pages, with the one that is open marked."""
+    """The pages by their groups, with the one that is open marked."""
     match = request.resolver_match
     here = f"{match.app_name}:{match.url_name}" if match else ""
     section = SECTION_OF.get(here) or here
-    entries = [
-        {"title": title, "url": reverse(name), "icon": icon, "current": name == section}
-        for title, name, icon in PAGES
-    ]
+    may = Allowed(getattr(request, "user", AnonymousUser()))
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for entry in ENTRIES:
+        if not entry.needs or may[entry.needs]:
+            shown = {"title": entry.title, "icon": entry.icon, "in_bar": entry.in_bar}
+            shown |= {"url": reverse(entry.view), "current": entry.view == section}
+            groups.setdefault(entry.group, []).append(shown)
     return {
-        "navigation": entries,
+        "navigation": groups,
         "omni_version": settings.OMNI_VERSION,
-        "connect_is_open": here == "deployments:connect",
         "path_prefix": settings.OMNI_PATH_PREFIX,
     }
 
@@ -83,4 +107,5 @@ SECTION_OF = {
     "deployments:key_change": "deployments:keys",
     "deployments:device_server": "gpus:rig",
     "gpus:card": "gpus:rig",
+    "gpus:history": "gpus:rig",
 }

@@ -61,6 +61,10 @@ ICONS: dict[str, str] = {
     "plug": '<path d="M9 3v5M15 3v5M6 8h12v3a6 6 0 0 1-12 0zM12 17v4"/>',
     "external": '<path d="M14 4h6v6M20 4l-9 9M18 14v5H5V6h5"/>',
     "close": '<path d="M6 6l12 12M18 6 6 18"/>',
+    "more": (
+        '<circle cx="5" cy="12" r="1"/><circle cx="12" cy="12" r="1"/>'
+        '<circle cx="19" cy="12" r="1"/>'
+    ),
     "menu": '<path d="M4 7h16M4 12h16M4 17h16"/>',
     "sun": (
         '<circle cx="12" cy="12" r="4"/><path d="M12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.500'

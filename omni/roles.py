@@ -200,7 +200,10 @@ PAGES: dict[str, Page] = {
     "gpus:rig": SEEN,
     "gpus:card": SEEN,
     "gpus:history": SEEN,
+    "gpus:history_points": SEEN,
+    "gpus:history_export": SEEN,
     "deployments:across": SEEN,
+    "deployments:card_processes": SEEN,
     "deployments:device_server": SEEN,
     "deployments:device_add": Page("", ADD_DEVICES),
     "deployments:device_remove": Page("", REMOVE_DEVICES),
@@ -379,7 +382,10 @@ ADMIN: dict[str, AdminRow] = {
         adding=("host", "name"),
         actions=(("delete_selected", REMOVE_DEVICES),),
     ),
-    "gpus.samplerollup": _row(
+    "gpus.historysubject": _row(
+        SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)
+    ),
+    "gpus.historymark": _row(
         SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)
     ),
     # --- library

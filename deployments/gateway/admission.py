@@ -13,15 +13,8 @@ from django.conf import settings
 from deployments.gateway.directory import fresh_table, routing_table
 from deployments.gateway.queues import DeploymentQueue, Turn, queues
 from deployments.gateway.reply import TryLater
-from deployments.gateway.routing import (
-    LEAVING,
-    STOPPED,
-    Asked,
-    RoutedRequest,
-    Serving,
-    not_ready,
-    route_request,
-)
+from deployments.gateway.routing import Asked, RoutedRequest, not_ready, route_request
+from deployments.gateway.table import LEAVING, STOPPED, Serving
 from deployments.gateway.waiting import Wait, took_too_long
 from deployments.gateway.waking import watch
 from deployments.instances.drain import Draining, RequestLocks

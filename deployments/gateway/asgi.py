@@ -25,7 +25,7 @@ from deployments.gateway.last_use import note_use
 from deployments.gateway.limit_counts import Spending, counted
 from deployments.gateway.relay import Upstream, open_answer
 from deployments.gateway.reply import EVENT_STREAM, Reply, failure_headers
-from deployments.gateway.routing import AUTO, RoutedRequest
+from deployments.gateway.routing import RoutedRequest
 from deployments.gateway.scopes import Scope
 from deployments.gateway.shapes import (
     FieldError,
@@ -34,6 +34,7 @@ from deployments.gateway.shapes import (
     model_list,
     status_of,
 )
+from deployments.gateway.table import AUTO
 from deployments.gateway.waiting import Wait
 from omni.client_address import nearest_stranger
 from omni.errors import OmniError
@@ -252,11 +253,9 @@ async def _relay(
     try:
         asked = open_answer(request.path, body, wait, request.caller, request)
         async with asked as upstream:
-            try:
-                await _pass_on(upstream, reply)
-            finally:
-                spending.tokens = upstream.usage.total_tokens
+            await _pass_on(upstream, reply)
     finally:
+        spending.tokens = request.spent_tokens
         if keeping:
             keeping.cancel()
 

@@ -1,4 +1,4 @@
-"""The routing table: what is in the database, kept in memory for requests."""
+"""Reads the routing table out of the database and keeps it in memory for requests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from deployments.formats.projectors import Medium, projector_of
 from deployments.gateway.auto.purposes import purposes_of
 from deployments.gateway.auto.rules import RouteRules, read_rules
 from deployments.gateway.kv_transfer_facts import kv_transfer_facts
-from deployments.gateway.routing import ExternalServer, Passage, Peer, Serving, Table
 from deployments.gateway.snapshot import Snapshot
+from deployments.gateway.table import ExternalServer, Passage, Peer, Serving, Table
 from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import address_of
 from deployments.models import HELPING_ROLES, Binding, Deployment, Instance, Role, Route

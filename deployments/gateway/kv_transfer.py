@@ -39,8 +39,8 @@ from deployments.gateway.kv_transfer_state import (
     lines,
 )
 from deployments.gateway.passing import Passing
-from deployments.gateway.routing import Peer, Serving
 from deployments.gateway.slots import Slot, SlotPool
+from deployments.gateway.table import Peer, Serving
 from deployments.instances import slots_folder
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from deployments.gateway.kv_transfer_plan import (
     KvTransferFailed,
     last_timings,
 )
-from deployments.gateway.routing import Peer
 from deployments.gateway.shapes import engine_message
+from deployments.gateway.table import Peer
 from deployments.instances.engine_client import ask, body_of, engine_request, send
 
 # Rendering and counting need no device; an engine sends a comment every 30 s while it reads a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from deployments.gateway.routing import KvTransferFacts
+from deployments.gateway.table import KvTransferFacts
 from deployments.models import Deployment, Instance
 from deployments.planning.kv_transfer import SHORTEST
 from deployments.planning.plan import CacheSize, Plan

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from deployments.gateway.routing import KvTransferFacts, Peer, Serving
 from deployments.gateway.slots import SlotPool
+from deployments.gateway.table import KvTransferFacts, Peer, Serving
 
 PREFILL = "prefill"
 DECODE = "decode"

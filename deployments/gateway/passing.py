@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.gateway.kv_transfer_plan import KvTransferReport
-from deployments.gateway.routing import Serving
+from deployments.gateway.table import Serving
 
 
 @dataclass

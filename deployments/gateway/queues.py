@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from deployments.gateway.fair_queue import FairQueue, LoadTimes, most_inside
-from deployments.gateway.routing import Passage, Serving
+from deployments.gateway.table import Passage, Serving
 
 
 @dataclass(eq=False)

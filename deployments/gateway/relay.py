@@ -37,15 +37,10 @@ from deployments.gateway.kv_transfer_plan import KvTransferReport
 from deployments.gateway.media import media_in
 from deployments.gateway.passing import Passing, direct
 from deployments.gateway.queues import at_work
-from deployments.gateway.routing import (
-    AUTO,
-    Asked,
-    Passage,
-    RoutedRequest,
-    Serving,
-)
+from deployments.gateway.routing import Asked, RoutedRequest
 from deployments.gateway.shapes import FieldError
 from deployments.gateway.suspects import suspects
+from deployments.gateway.table import AUTO, Passage, Serving
 from deployments.gateway.usage import Usage, usage_of_answer, usage_of_events
 from deployments.gateway.waiting import Wait, in_line, watched
 from deployments.instances.engine_client import ask, engine_request
@@ -116,7 +111,7 @@ class Upstream:
         last = whole.finish()
         if last:
             yield last
-        self.usage = self.request.usage = usage_of_events(whole.both_ends)
+        self.usage = self.request.usage = usage_of_events(whole.latest_first())
         if self.is_stream and self.status == HTTPStatus.OK and not whole.is_complete:
             text = (
                 f"{self.choice.serving.name} ended its answer before it was complete."

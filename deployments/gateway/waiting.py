@@ -19,7 +19,8 @@ from django.conf import settings
 
 from deployments.gateway.directory import routing_table
 from deployments.gateway.queues import DeploymentQueue, Turn, queues
-from deployments.gateway.routing import LEAVING, RoutedRequest, Serving
+from deployments.gateway.routing import RoutedRequest
+from deployments.gateway.table import LEAVING, Serving
 from deployments.states import InstanceState
 from omni.errors import OmniError
 

@@ -20,7 +20,7 @@ from deployments.announce import deployment_changed, nudge
 from deployments.gateway.directory import forget_table, routing_table
 from deployments.gateway.fair_queue import LoadTimes
 from deployments.gateway.queues import DeploymentQueue, Queues
-from deployments.gateway.routing import Serving, Table
+from deployments.gateway.table import Serving, Table
 from deployments.instances.demand import Demand, WaitingCounts
 from deployments.models import Deployment, Transition
 from deployments.states import UNLOADED, InstanceState

@@ -18,7 +18,7 @@ from django.utils import timezone
 from deployments.announce import keys_changed
 from deployments.gateway.auto.purposes import purposes_of
 from deployments.gateway.limit_counts import minute_key, running_key
-from deployments.gateway.routing import AUTO
+from deployments.gateway.table import AUTO
 from deployments.models import ApiKey, Deployment, Route
 from omni.errors import OmniError
 from omni.roles import CHAT, MANAGE_KEYS, may, require

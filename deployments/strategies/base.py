@@ -44,7 +44,7 @@ class Strategy(ABC):
     serves_without_text: ClassVar[bool] = False
     # Leaves a part of the model to the host on purpose.
     uses_host: ClassVar[bool] = False
-    # How a request passes through the instances (gateway.routing.Passage).
+    # How a request passes through the instances (gateway.table.Passage).
     passage: ClassVar[str] = "direct"
 
     @abstractmethod

@@ -18,11 +18,13 @@ from deployments.library.keeper import LibraryKeeper
 from deployments.services.alert_sending import send_due
 from deployments.services.discovery import discover, ensure_devices, local_host
 from deployments.services.fitting import keep_ram_measured
+from deployments.services.load_history import LoadHistory
 from deployments.services.stored_plans import keep_plans_current
 from deployments.supervision.alert_watch import AlertWatch
 from deployments.supervision.host_agent import HostAgent
 from deployments.supervision.problems import recording_problems
 from deployments.supervision.sampler import start_sampler
+from gpus.rollup import FINEST_S
 from omni.backoff import backoff_s
 from omni.database import keep_connections, let_go
 
@@ -66,11 +68,12 @@ def start_agent_loops() -> None:
     keep_connections()
     for target in (
         _reconcile_loop,
-        _library_loop,
         _alerts_loop,
         _sending_loop,
+        _library_loop,
         _sampler_loop,
         _broker_loop,
+        _history_loop,
     ):
         thread = threading.Thread(
             target=target, name=target.__name__.strip("_"), daemon=True
@@ -235,6 +238,18 @@ def _broker_loop() -> None:
                     raise said
         let_go()
     broker.close()
+
+
+def _history_loop() -> None:
+    """What deployments do, at the end of every ten seconds: engines are asked apart from
+    supervision, which does not wait for them."""
+    history: LoadHistory | None = None
+    while not _stopping.wait(FINEST_S - time.time() % FINEST_S):
+        if _is_the_agent.is_set():
+            with recording_problems("history"):
+                history = history or LoadHistory(local_host())
+                history.tick()
+        let_go()
 
 
 def _sampler_loop() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from deployments.gateway.routing import AUTO
+from deployments.gateway.table import AUTO
 
 LONGEST_CHARACTERS = 1_000_000
 NOBODY = ("", "Nobody: it begins")

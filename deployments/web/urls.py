@@ -60,6 +60,7 @@ urlpatterns = [
     path("plan/accuracy/", accuracy.accuracy, name="accuracy"),
     path("plan/presets/", plan.plan_presets, name="plan_presets"),
     path("devices/across/", devices.across, name="across"),
+    path("cards/<str:key>/processes/", devices.card_processes, name="card_processes"),
     path("devices/stand-ins/", devices.stand_ins, name="stand_ins"),
     path(
         "devices/stand-ins/switch/", devices.stand_ins_switch, name="stand_ins_switch"

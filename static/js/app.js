@@ -165,10 +165,8 @@ export function localTimes(root = document) {
   }
 }
 
-// On a phone the list of pages may be wider than the screen.
-document
-  .querySelector(".nav-links [aria-current]")
-  ?.scrollIntoView({ block: "nearest", inline: "nearest" });
+// In a low window the list of pages may be longer than the screen.
+document.querySelector(".nav-links [aria-current]")?.scrollIntoView({ block: "nearest" });
 followSession(toast);
 localTimes();
 body.addEventListener("htmx:afterSettle", (event) =>

@@ -13,7 +13,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.chats import say
 from tests.browser.conftest import log_in
-from tests.browser.looks import ARTIFACTS, SIZES, in_four_looks
+from tests.browser.looks import ARTIFACTS, SIZES, in_four_looks, look
 from tests.browser.test_plan_page import MANY
 from tests.helpers import wait_until
 from tests.panel import RunningPanel
@@ -112,6 +112,47 @@ def test_pages_can_be_used_by_keyboard(
     expect(page.locator("#content")).to_be_focused()
 
 
+def test_on_a_phone_the_bar_has_the_main_pages_and_more_opens_all(
+    page: Page, panel: RunningPanel
+) -> None:
+    page.set_viewport_size(SIZES["phone"])
+    page.goto(f"{panel.url}/keys/")
+    bar = page.get_by_role("navigation", name="Main")
+    expect(bar.get_by_role("link")).to_have_count(4)
+    more = bar.get_by_role("button", name="More")
+    pages = page.get_by_role("navigation", name="Pages")
+    expect(pages).to_have_count(0)
+
+    more.press("Enter")
+    expect(pages.get_by_role("link", name="Keys")).to_have_attribute(
+        "aria-current", "page"
+    )
+    expect(page.get_by_role("button", name="Log out")).to_be_in_viewport()
+    wrong = look(page, "more-light-phone", asks_axe=True)
+    page.keyboard.press("Tab")
+    expect(pages.get_by_role("link", name="Home")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(pages).to_have_count(0)
+    expect(more).to_be_focused()
+
+    more.click()
+    pages.get_by_role("link", name="Activity").click()
+    expect(page.get_by_role("heading", name="Activity")).to_be_visible()
+    assert not wrong
+
+
+def test_in_a_low_window_every_page_can_be_reached(
+    page: Page, panel: RunningPanel
+) -> None:
+    page.set_viewport_size({"width": 1280, "height": 400})
+    page.goto(f"{panel.url}/keys/")
+    pages = page.get_by_role("navigation", name="Pages")
+    expect(pages.get_by_role("link", name="Keys")).to_be_in_viewport()
+    expect(page.get_by_role("button", name="Log out")).to_be_in_viewport()
+    pages.get_by_role("link", name="Home").focus()
+    expect(pages.get_by_role("link", name="Home")).to_be_in_viewport()
+
+
 def test_the_theme_switch_stays(page: Page, panel: RunningPanel) -> None:
     page.goto(panel.url)
     page.get_by_role("button", name="Light or dark").click()
@@ -148,7 +189,7 @@ def test_the_administration_works_under_its_own_policy(
         "deployments/model/",
         "deployments/deployment/",
         "deployments/instance/",
-        "gpus/samplerollup/",
+        "gpus/historysubject/",
         "chat/conversation/",
         "chat/message/",
     ):

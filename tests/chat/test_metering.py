@@ -19,7 +19,7 @@ from chat import services
 from chat.metering import Meter, Place, places
 from chat.models import Message
 from deployments.gateway.directory import forget_table
-from deployments.gateway.routing import Serving
+from deployments.gateway.table import Serving
 from deployments.gateway.waiting import Wait, in_line
 from deployments.models import Binding
 from gpus.models import Device, Gpu, Host

@@ -11,7 +11,8 @@ from deployments.engines.endpoints import CHAT
 from deployments.gateway.kv_transfer_plan import KvTransferReport, Outcome
 from deployments.gateway.passing import Passing
 from deployments.gateway.relay import Upstream
-from deployments.gateway.routing import RoutedRequest, Serving
+from deployments.gateway.routing import RoutedRequest
+from deployments.gateway.table import Serving
 from deployments.gateway.waiting import Wait
 from deployments.instances.engine_stream import EngineAnswer
 

@@ -278,7 +278,7 @@ def rows(deployment: Deployment, operator_user: User) -> None:
     from django.utils import timezone
 
     from deployments.models import Download, LibraryFolder
-    from gpus.models import Gpu, SampleRollup
+    from gpus.models import Gpu, HistoryMark, HistorySubject
 
     host = deployment.host
     instance = Instance.objects.create(
@@ -305,17 +305,8 @@ def rows(deployment: Deployment, operator_user: User) -> None:
         state="done",
     )
     now = timezone.now()
-    SampleRollup.objects.create(
-        host=host,
-        card="RPC0",
-        metric="x",
-        resolution_s=1,
-        start=now,
-        minimum=0,
-        mean=0,
-        maximum=0,
-        count=1,
-    )
+    HistorySubject.objects.create(host=host, key="RPC0")
+    HistoryMark.objects.create(host=host, at=now, kind="started", text="small")
     AccessAttempt.objects.create(
         username="x", ip_address="127.0.0.1", user_agent="x", failures_since_start=1
     )

@@ -18,8 +18,8 @@ from django.conf import settings
 from deployments.gateway import relay
 from deployments.gateway.kv_transfer_plan import KvTransferReport, last_timings
 from deployments.gateway.kv_transfer_state import lines
-from deployments.gateway.routing import KvTransferFacts, Passage, Peer, Serving, Table
 from deployments.gateway.slots import SlotPool
+from deployments.gateway.table import KvTransferFacts, Passage, Peer, Serving, Table
 from tests.gateway.engine import RealEngine
 
 CHAT = "/v1/chat/completions"

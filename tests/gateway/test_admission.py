@@ -17,8 +17,8 @@ from deployments.gateway.fair_queue import USUAL_LOAD_S, LoadTimes, most_inside
 from deployments.gateway.queues import at_work, queues
 from deployments.gateway.relay import open_answer
 from deployments.gateway.reply import TryLater, failure_headers
-from deployments.gateway.routing import Serving, Table
 from deployments.gateway.shapes import status_of
+from deployments.gateway.table import Serving, Table
 from deployments.gateway.waiting import Wait
 from deployments.instances.address import EngineAddress
 from deployments.instances.drain import DrainLocks

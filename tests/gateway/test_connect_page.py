@@ -16,7 +16,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from deployments.gateway.routing import Serving, Table
+from deployments.gateway.table import Serving, Table
 from deployments.instances.address import EngineAddress
 from deployments.models import ApiKey, Route
 from deployments.web.snippets import KINDS, Wanted, snippets

@@ -22,15 +22,10 @@ from deployments.gateway.endpoints import (
 )
 from deployments.gateway.extras import worded
 from deployments.gateway.http_rules import allowed_methods, is_gateway_path
-from deployments.gateway.routing import (
-    Asked,
-    ExternalServer,
-    Serving,
-    Table,
-    route_request,
-)
+from deployments.gateway.routing import Asked, route_request
 from deployments.gateway.scopes import Scope
 from deployments.gateway.shapes import FieldError
+from deployments.gateway.table import ExternalServer, Serving, Table
 from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 from tests.panel import ROOT

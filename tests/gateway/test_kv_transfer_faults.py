@@ -15,7 +15,7 @@ import pytest
 from deployments.gateway import admission, kv_transfer, kv_transfer_calls
 from deployments.gateway.kv_transfer_plan import MOST_UNUSED, KvTransferFailed, Outcome
 from deployments.gateway.kv_transfer_state import lines
-from deployments.gateway.routing import Peer
+from deployments.gateway.table import Peer
 from deployments.instances import slots_folder
 from deployments.instances.engine_client import ask
 from omni.errors import OmniError

@@ -6,8 +6,9 @@ import pytest
 
 from deployments.formats.projectors import Medium
 from deployments.gateway.auto.prompt import Prompt
-from deployments.gateway.routing import Asked, Passage, Serving, Table, route_request
+from deployments.gateway.routing import Asked, route_request
 from deployments.gateway.scopes import Scope
+from deployments.gateway.table import Passage, Serving, Table
 from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 

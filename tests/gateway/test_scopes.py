@@ -8,9 +8,10 @@ import pytest
 
 from deployments.gateway.auto.prompt import Prompt
 from deployments.gateway.auto.rules import RouteRule, RouteRules
-from deployments.gateway.routing import Asked, Serving, Table, route_request
+from deployments.gateway.routing import Asked, route_request
 from deployments.gateway.scopes import EVERYTHING, Scope
 from deployments.gateway.shapes import status_of
+from deployments.gateway.table import Serving, Table
 from deployments.instances.address import EngineAddress
 from omni.errors import OmniError
 

@@ -18,8 +18,8 @@ from deployments.gateway import admission, waiting, waking
 from deployments.gateway.asgi import KEEP_ALIVE_S
 from deployments.gateway.queues import queues
 from deployments.gateway.relay import open_answer
-from deployments.gateway.routing import Serving, Table
 from deployments.gateway.suspects import suspects
+from deployments.gateway.table import Serving, Table
 from deployments.gateway.waiting import Wait, in_line
 from deployments.instances.address import EngineAddress
 from omni.errors import OmniError

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
 
+from omni.context import ENTRIES
 from omni.errors import OmniError
 from omni.roles import (
     ADMIN,
@@ -102,6 +103,7 @@ def test_templates_ask_the_table_by_names_that_it_has() -> None:
         text = path.read_text()
         assert not re.search(r"\bperms\.|\bis_staff\b|\bis_superuser\b", text), path
         asked |= set(re.findall(r"\bmay\.(\w+)", text))
+    asked |= {entry.needs for entry in ENTRIES if entry.needs}
     assert asked == set(Allowed.NAMES)
 
 

@@ -15,7 +15,8 @@ from deployments.engines.probe import archs
 from deployments.engines.probe.archs import lacked, learn
 from deployments.gateway.directory import forget_table, read_table
 from deployments.gateway.relay import open_answer
-from deployments.gateway.routing import AUTO, route_request
+from deployments.gateway.routing import route_request
+from deployments.gateway.table import AUTO
 from deployments.library.folders import scan
 from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model
 from deployments.services.deployments import deployment_create, deployment_start

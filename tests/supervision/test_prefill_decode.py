@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from deployments.gateway.directory import forget_table, read_table
 from deployments.gateway.kv_transfer_plan import KvTransferReport, last_timings
 from deployments.gateway.relay import open_answer
-from deployments.gateway.routing import Passage
+from deployments.gateway.table import Passage
 from deployments.models import Engine, Instance, Model
 from deployments.services.deployments import (
     deployment_create,

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from deployments.gateway.directory import read_table
-from deployments.gateway.routing import AUTO, Serving, Table
+from deployments.gateway.table import AUTO, Serving, Table
 from deployments.models import ApiKey
 from deployments.web.snippets import KEY_VARIABLE, Wanted, snippets
 from omni.htmx import HtmxHttpRequest, render_page_or_part

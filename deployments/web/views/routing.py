@@ -13,7 +13,8 @@ from deployments.gateway.auto.decision import Decision, Surroundings, decide
 from deployments.gateway.auto.prompt import Prompt, read_prompt
 from deployments.gateway.auto.rules import decide_route
 from deployments.gateway.directory import read_table
-from deployments.gateway.routing import Table, candidates_of, targets_of
+from deployments.gateway.routing import candidates_of, targets_of
+from deployments.gateway.table import Table
 from deployments.web.prompt_form import PromptForm
 from omni.htmx import HtmxHttpRequest, render_page_or_part
 
