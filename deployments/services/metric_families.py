@@ -21,6 +21,7 @@ from deployments.gateway.kv_transfer_state import counts
 from deployments.models import Deployment, Instance, RequestTotals
 from deployments.services.alerting import counts_by_subject
 from deployments.services.card_metrics import Cards
+from deployments.services.load_metrics import EngineLoads
 from deployments.services.running_requests import open_requests_by_deployment
 from deployments.states import InstanceState
 
@@ -177,4 +178,10 @@ class _Alerts(Collector):
         yield family
 
 
-FAMILIES: tuple[Families, ...] = (_Deployments, _Requests, Cards, _Alerts)
+FAMILIES: tuple[Families, ...] = (
+    _Deployments,
+    _Requests,
+    EngineLoads,
+    Cards,
+    _Alerts,
+)
