@@ -69,10 +69,10 @@ def test_everybody_sees_own_keys_and_administrators_all(
     own(admin_user, "of the admin")
     ApiKey.objects.create_key(name="of the command line")
     page = shown(operator)
-    assert "of the operator" in page and "Owner" not in page
+    assert "of the operator" in page and "· oscar" not in page
     assert "of the admin" not in page and "of the command line" not in page
     page = shown(admin)
-    assert "Owner" in page and "nobody: command line" in page
+    assert "· oscar" in page and "· command line" in page
     assert "of the operator" in page and "of the admin" in page
 
 
