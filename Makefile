@@ -14,7 +14,7 @@ help: ## list the targets
 up: $(VENV)/.installed ## install what is missing and start Omni: make up ARGS="--port 9000"
 	@exec $(BIN)/python manage.py up $(ARGS)
 
-test: $(VENV)/.installed-dev $(VENV)/.chromium $(VENV)/.nginx ## install what the tests need and run them all
+test: $(VENV)/.installed-dev $(VENV)/.chromium $(VENV)/.nginx $(VENV)/.prometheus ## install what the tests need and run them all
 	@exec $(BIN)/python -m tests.run -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, who imports whom, what nobody uses, migrations, deployment checks
@@ -61,4 +61,9 @@ $(VENV)/.chromium: | $(VENV)/.installed-dev
 # Unpacked, not installed: a package that is installed starts a server on port 80.
 $(VENV)/.nginx: | $(VENV)/.installed-dev
 	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || { echo "Fetching nginx for the proxy tests …"; mkdir -p $(VENV)/nginx && apt-get update -qq && cd $(VENV)/nginx && apt-get download -qq nginx 2>/dev/null && dpkg -x nginx_*.deb .; } || { echo "nginx is needed for the proxy tests: install it (on Debian and Ubuntu: nginx-light)." >&2; exit 1; }
+	@touch $@
+
+# Unpacked for the same reason.
+$(VENV)/.prometheus: | $(VENV)/.installed-dev
+	@command -v promtool >/dev/null || { echo "Fetching Prometheus for the tests of /metrics …"; mkdir -p $(VENV)/prometheus && apt-get update -qq && cd $(VENV)/prometheus && apt-get download -qq prometheus 2>/dev/null && dpkg -x prometheus_*.deb . && rm prometheus_*.deb; } || echo "Prometheus is not here and could not be fetched: the tests that need it are skipped (on Debian and Ubuntu: prometheus)." >&2
 	@touch $@

@@ -1,7 +1,7 @@
 """What a way through the gateway costs, beside the engine itself and other relays, in one run.
 
 python benchmarks/gateway.py [--streams 1,8,32,100,400] [--seconds 6] [--rounds 3] [--real 1,2,4]
-    [--open 1000] [--venvs FOLDER] [--only PART,…] [--json]
+    [--open 1000] [--venvs FOLDER] [--only PART,…] [--without-litellm] [--json]
 
 A synthetic upstream streams 50 tokens/s to each stream, or as many as are taken, and computes
 nothing; the real engine is the packaged one with the small model. Each arm is asked in turn, in an
@@ -62,6 +62,8 @@ from tests.gateway.served import Served  # noqa: E402
 
 PACE_TPS = 50
 UNPACED = 0
+UNPACED_NAME = "32 streams, unpaced"
+WARM_UP_TOKENS = 5
 # Newer ones ask for a part of theirs that is not to be had everywhere.
 LITELLM = (("litellm[proxy]==1.106.12",), ("litellm[proxy]",))
 # Goals of the issue that the gateway got its own process for.
@@ -140,22 +142,30 @@ def loads(arms: list[Arm], given: argparse.Namespace) -> Loads:
     for streams in given.streams:
         tokens = max(50, int(PACE_TPS * given.seconds))
         fields = {"max_tokens": tokens, "seed": 1_000_000 // PACE_TPS}
-        found[f"{streams} streams at {PACE_TPS} tokens/s"] = _load(
-            arms, given.rounds, streams, fields, tokens
-        )
+        name = f"{streams} streams at {PACE_TPS} tokens/s"
+        found |= _load(name, arms, given.rounds, streams, fields, tokens)
     tokens = int(400 * given.seconds)
     fields = {"max_tokens": tokens, "seed": UNPACED}
-    found["32 streams, unpaced"] = _load(arms, given.rounds, 32, fields, tokens)
-    return found
+    return found | _load(UNPACED_NAME, arms, given.rounds, 32, fields, tokens)
 
 
 def _load(
-    arms: list[Arm], rounds: int, streams: int, fields: dict[str, Any], tokens: int
-) -> dict[str, Figures]:
+    name: str,
+    arms: list[Arm],
+    rounds: int,
+    streams: int,
+    fields: dict[str, Any],
+    tokens: int,
+) -> Loads:
     figures = {arm.name: Figures() for arm in arms}
+    for arm in arms:
+        # What is done once, at the first request, is no relay's cost.
+        answers(asked(arm, 1, fields | {"max_tokens": WARM_UP_TOKENS}))
     for arm in in_turn(arms, rounds, seed=streams):
         measure(arm, figures[arm.name], streams, fields, tokens)
-    return figures
+    # The whole run is long: what is known is said.
+    print(table({name: figures}), file=sys.stderr)
+    return {name: figures}
 
 
 def memory_of_streams(arms: list[Arm], streams: int) -> dict[str, float]:
@@ -293,9 +303,8 @@ def real_loads(arms: list[Arm], given: argparse.Namespace) -> Loads:
     found: Loads = {}
     for streams in given.real:
         fields = {"max_tokens": 200, "temperature": 0, "ignore_eos": True}
-        found[f"real engine, {streams} streams"] = _load(
-            arms, given.rounds, streams, fields, 190
-        )
+        name = f"real engine, {streams} streams"
+        found |= _load(name, arms, given.rounds, streams, fields, 190)
     return found
 
 
@@ -313,6 +322,7 @@ def main() -> int:
     parser.add_argument("--real", type=numbers, default=[1, 2, 4], metavar="1,2,4")
     parser.add_argument("--open", type=int, default=1000, help="streams at once")
     parser.add_argument("--venvs", type=Path, help="keeps what is installed there")
+    parser.add_argument("--without-litellm", action="store_true", help="it is slow")
     parser.add_argument("--only", default="paced,memory,real")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -323,7 +333,8 @@ def main() -> int:
     real: Loads = {}
     with tempfile.TemporaryDirectory(prefix="omni-gateway-") as name:
         folder = Path(name)
-        python = _litellm_python((given.venvs or folder / "venvs").absolute())
+        venvs = (given.venvs or folder / "venvs").absolute()
+        python = None if given.without_litellm else _litellm_python(venvs)
         if "paced" in parts or "memory" in parts:
             with synthetic_arms(folder, python) as arms:
                 found = loads(arms, given) if "paced" in parts else {}

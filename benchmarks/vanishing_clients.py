@@ -45,7 +45,7 @@ from tests.gateway.served import Served, question  # noqa: E402
 from tests.gateway.vanishing import request_bytes, vanish_all  # noqa: E402
 
 # What a process needs for so many clients at once it keeps.
-WARM_UP_ROUNDS = 3
+WARM_UP_ROUNDS = 8
 READERS = 20
 ANSWERS_EACH = 10
 PREPARE = """

@@ -63,6 +63,11 @@ def keys_changed() -> None:
     publish(STATE_GROUP, {"type": KEYS_CHANGED})
 
 
+def alerts_changed() -> None:
+    """Every page draws its line of alerts again, and the page of alerts all of them."""
+    publish(STATE_GROUP, {"type": "alerts.changed"})
+
+
 # --- agents ---------------------------------------------------------------------------------------
 def nudge(host: str) -> None:
     """Asks a host's agent to look now. Without a broker it looks by itself within two seconds."""

@@ -8,7 +8,14 @@ from collections.abc import Container, Iterator
 from itertools import count
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-LENGTH = {"engines": 60, "models": 120, "deployments": 60, "routes": 120, "groups": 40}
+LENGTH = {
+    "engines": 60,
+    "models": 120,
+    "deployments": 60,
+    "routes": 120,
+    "groups": 40,
+    "channels": 40,
+}
 # Words that mean something else in an address, or to the gateway.
 RESERVED = {
     "deployments": frozenset({"auto", "new", "quick"}),

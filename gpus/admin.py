@@ -5,7 +5,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from unfold.decorators import display
 
-from gpus.models import Device, Gpu, Host, SampleRollup
+from gpus.models import Device, Gpu, HistoryMark, HistorySubject, Host
 from omni.addresses import parse_endpoint
 from omni.administration import RightsAdmin, RowForm
 from omni.errors import OmniError
@@ -120,22 +120,18 @@ class DeviceAdmin(RightsAdmin):
         return bytes_text(device.memory_bytes)
 
 
-@admin.register(SampleRollup)
-class SampleRollupAdmin(RightsAdmin):
-    list_display = (
-        "start",
-        "host",
-        "card",
-        "metric",
-        "resolution_s",
-        "minimum",
-        "mean",
-        "maximum",
-        "count",
-    )
-    search_fields = ("card", "metric")
-    list_filter = ("resolution_s", "metric", "host")
+@admin.register(HistorySubject)
+class HistorySubjectAdmin(RightsAdmin):
+    list_display = ("key", "title", "host", "metrics")
+    search_fields = ("key", "title")
+    list_filter = ("host",)
     list_select_related = ("host",)
-    date_hierarchy = "start"
-    # There are millions of these after a year.
-    show_full_result_count = False
+
+
+@admin.register(HistoryMark)
+class HistoryMarkAdmin(RightsAdmin):
+    list_display = ("at", "host", "kind", "subject", "text")
+    search_fields = ("subject", "text")
+    list_filter = ("kind", "host")
+    list_select_related = ("host",)
+    date_hierarchy = "at"

@@ -8,7 +8,7 @@ A limit of a group holds for all groups below it, so every group on the way to t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ NO_LIMIT_BYTES = 1 << 60
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """`used_bytes` without what the kernel takes back when it is needed: the cache of files."""
+    """`used_bytes` without what the kernel takes back when it is needed: the cache of files, and
+    what it remembers of folders."""
 
     limit_bytes: int
     used_bytes: int
@@ -55,8 +56,16 @@ def limits(root: Path = ROOT, own: Path = OWN) -> Limits:
         *_v2_cores(root, groups.get("", "")),
         *_v1_cores(root, groups.get("cpu", "")),
     ]
-    tightest = min(memory, key=lambda found: found.limit_bytes, default=None)
-    return Limits(tightest, min(cores, default=None))
+    return Limits(_tightest(memory), min(cores, default=None))
+
+
+def _tightest(found: Sequence[MemoryLimit]) -> MemoryLimit | None:
+    """The lowest limit, and as little free as in the fullest group: others may fill one above."""
+    if not found:
+        return None
+    limit_bytes = min(each.limit_bytes for each in found)
+    free_bytes = min(each.free_bytes for each in found)
+    return MemoryLimit(limit_bytes, max(limit_bytes - free_bytes, 0))
 
 
 def _groups(text: str) -> dict[str, str]:
@@ -90,10 +99,12 @@ def _upwards(mount: Path, group: str) -> Iterator[Path]:
 # --- version 2 ------------------------------------------------------------------------------------
 def _v2_memory(root: Path, group: str) -> Iterator[MemoryLimit]:
     for folder in _v2_folders(root, group):
-        limit = _number(_text(folder / "memory.max"))
+        # Above `high` nothing is killed, but everything waits: no place for a model.
+        limits = (_number(_text(folder / f"memory.{name}")) for name in ("max", "high"))
+        limit = min((each for each in limits if each is not None), default=None)
         if limit is not None:
             used = _number(_text(folder / "memory.current")) or 0
-            yield MemoryLimit(limit, max(used - _file_cache(folder, ""), 0))
+            yield MemoryLimit(limit, max(used - _reclaimable(folder, ""), 0))
 
 
 def _v2_cores(root: Path, group: str) -> Iterator[float]:
@@ -115,7 +126,7 @@ def _v1_memory(root: Path, group: str) -> Iterator[MemoryLimit]:
         limit = _number(_text(folder / "memory.limit_in_bytes"))
         if limit is not None and limit < NO_LIMIT_BYTES:
             used = _number(_text(folder / "memory.usage_in_bytes")) or 0
-            yield MemoryLimit(limit, max(used - _file_cache(folder, "total_"), 0))
+            yield MemoryLimit(limit, max(used - _reclaimable(folder, "total_"), 0))
 
 
 def _v1_cores(root: Path, group: str) -> Iterator[float]:
@@ -149,8 +160,9 @@ def _share(quota: str, period: str) -> Iterator[float]:
         yield used / whole
 
 
-def _file_cache(folder: Path, prefix: str) -> int:
-    wanted = {f"{prefix}inactive_file", f"{prefix}active_file"}
+def _reclaimable(folder: Path, prefix: str) -> int:
+    """Version 1 does not tell of the kernel's own memory."""
+    wanted = {f"{prefix}inactive_file", f"{prefix}active_file", "slab_reclaimable"}
     rows = (line.split() for line in _text(folder / "memory.stat").splitlines())
     return sum(
         int(row[1])

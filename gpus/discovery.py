@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from gpus.facts import known_cards
+from gpus.facts import known_cards, latest_samples
 from gpus.host import host_row
 from gpus.models import Device, Gpu, Host
 from gpus.nvml import look
@@ -72,17 +72,19 @@ def save_rig(
     Device.objects.update_or_create(
         host=host, name=CPU, defaults={**cpu, "description": facts["cpu_name"]}
     )
-    cards = _save_cards(host, identities)
+    cards = _save_cards(host, identities, ram_bytes)
     keep_stand_ins(host, 0 if cards else stand_ins_wanted(host), ram_bytes)
     return {card.index: card for card in cards}
 
 
-def _save_cards(host: Host, identities: Sequence[CardIdentity]) -> list[CardIdentity]:
+def _save_cards(
+    host: Host, identities: Sequence[CardIdentity], ram_bytes: int
+) -> list[CardIdentity]:
     opened = {identity.uuid for identity in identities if identity.uuid}
     missing = [card for card in known_cards(host) if card.uuid not in opened]
     cards = [_with_uuid(host, card) for card in named(identities, missing)]
     for card in cards:
-        _save_card(host, card)
+        _save_card(host, card, ram_bytes)
     seen = [card.uuid for card in cards]
     host.gpus.exclude(uuid__in=seen).update(state=Gpu.State.ABSENT)
     # Of a card that never told its UUID only the failure was known.
@@ -100,13 +102,15 @@ def _with_uuid(host: Host, card: CardIdentity) -> CardIdentity:
     return CardIdentity(**{**vars(card), "uuid": f"unknown-{host.name}-{card.index}"})
 
 
-def _save_card(host: Host, card: CardIdentity) -> None:
+def _save_card(host: Host, card: CardIdentity, ram_bytes: int) -> None:
     values = {
         "host": host,
         "index": card.index,
         "name": card.shown_name,
         "pci_bus_id": card.pci_bus_id,
-        "memory_bytes": card.memory_total_bytes,
+        "memory_bytes": ram_bytes
+        if card.has_unified_memory
+        else card.memory_total_bytes,
         "compute_capability": card.compute_capability,
         "pcie_generation_max": card.pcie_generation_max,
         "pcie_width_max": card.pcie_width_max,
@@ -181,9 +185,10 @@ def _can_bind(port: int) -> bool:
 # --- what engines list ----------------------------------------------------------------------------
 def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> None:
     """Device rows for what an engine's --list-devices prints: mappings of name, description,
-    total_bytes.
+    total_bytes, and where the engine tells it pci_bus_id or uuid.
 
-    A device is tied to its card by what the list has: name and memory. Where two cards are alike,
+    A device is tied to its card by what the list has: UUID or bus address, else name and memory.
+    Where two cards are alike,
     engines count in bus order (they run with CUDA_DEVICE_ORDER=PCI_BUS_ID), so the one with the
     lower PCI address comes first. Where that leaves a doubt (no name in common), no card is
     claimed.
@@ -193,7 +198,7 @@ def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> 
     )
     # Vulkan does not know CUDA's setting.
     unclaimed = {kind: list(cards) for kind in _ON_NVIDIA} | {
-        Device.Kind.CUDA: visible(cards, wanted())
+        Device.Kind.CUDA: visible(cards, wanted(), _slices(host, wanted()))
     }
     for place, device in enumerate(listed):
         name = str(device["name"])
@@ -214,7 +219,45 @@ def register_engine_devices(host: Host, listed: Iterable[Mapping[str, Any]]) -> 
         Device.objects.update_or_create(host=host, name=name, defaults=values)
 
 
+def _slices(host: Host, setting: str | None) -> dict[str, list[str]]:
+    """Asked for only where the setting names one."""
+    if "MIG-" not in (setting or ""):
+        return {}
+    return {
+        card.key: [part.uuid for part in card.mig_slices]
+        for card in latest_samples(host.name)
+    }
+
+
 def _card_of(device: Mapping[str, Any], cards: Sequence[Gpu]) -> Gpu | None:
+    """The card that the device names, else the one that it is like."""
+    uuid = str(device.get("uuid", ""))
+    bus = _bus_address(str(device.get("pci_bus_id", "")))
+    if uuid or bus:
+        named = (
+            card
+            for card in cards
+            if (uuid and card.uuid == uuid)
+            or (bus and _bus_address(card.pci_bus_id) == bus)
+        )
+        return next(named, None)
+    return _card_alike(device, cards)
+
+
+_BUS = re.compile(
+    r"(?:([0-9a-f]{1,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?", re.I
+)
+
+
+def _bus_address(text: str) -> tuple[int, ...] | None:
+    """NVML writes 00000000:01:00.0, CUDA 0000:01:00.0, lspci 01:00.0."""
+    found = _BUS.fullmatch(text.strip())
+    if not found:
+        return None
+    return tuple(int(part or "0", 16) for part in found.groups())
+
+
+def _card_alike(device: Mapping[str, Any], cards: Sequence[Gpu]) -> Gpu | None:
     description = str(device.get("description", ""))
     total = device.get("total_bytes") or 0
     alike = [card for card in cards if card.name and card.name in description]

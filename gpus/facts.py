@@ -23,7 +23,7 @@ from gpus.host import host_facts
 from gpus.models import Device, Gpu, Host
 from gpus.nvml import look
 from gpus.recent import last_frame
-from gpus.sample import CardIdentity, CardSample, NvmlState, named
+from gpus.sample import CardIdentity, CardSample, NvmlState, named, read_card
 
 
 def diagnose(host: Host) -> list[Finding]:
@@ -93,13 +93,19 @@ def _offer_findings(host: Host) -> list[Finding]:
     )
 
 
+def latest_sample(host_name: str, key: str) -> CardSample | None:
+    """Of one card; None when nothing was measured for a while."""
+    frame: dict[str, Any] = json.loads(last_frame(host_name) or "null") or {}
+    if time.time() * 1000 - frame.get("at", 0) > FRESH_MS:
+        return None
+    cards = (read_card(card) for card in frame["cards"] if card["key"] == key)
+    return next(cards, None)
+
+
 def latest_samples(host_name: str) -> list[CardSample]:
     """Of the last frame; empty when there is none, or one without cards."""
     frame: dict[str, Any] = json.loads(last_frame(host_name) or "null") or {}
-    return [
-        CardSample(**{**card, "throttle": tuple(card["throttle"])})
-        for card in frame.get("cards", ())
-    ]
+    return [read_card(card) for card in frame.get("cards", ())]
 
 
 # An older frame comes from a sampler that has stopped.

@@ -180,30 +180,79 @@ class Device(models.Model):
         return self.name
 
 
-class SampleRollup(models.Model):
-    """One metric of one card (or of the host itself) over one bucket of time."""
+class HistorySubject(models.Model):
+    """What has a history: a card, the host itself, a deployment."""
 
-    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="rollups")
-    card = models.CharField(max_length=80, help_text="GPU UUID, device name, or 'host'")
-    metric = models.CharField(max_length=40)
-    resolution_s = models.PositiveIntegerField()
-    start = models.DateTimeField()
-    minimum = models.FloatField()
-    mean = models.FloatField()
-    maximum = models.FloatField()
-    count = models.PositiveIntegerField()
+    host = models.ForeignKey(
+        Host, on_delete=models.CASCADE, related_name="history_subjects"
+    )
+    key = models.CharField(
+        max_length=80, help_text="GPU UUID, device name, 'host', or 'deployment:<id>'"
+    )
+    title = models.CharField(
+        max_length=120, blank=True, help_text="its name, which stays when it is deleted"
+    )
+    # In the order in which they came: rows have places in it. It only grows.
+    metrics = models.JSONField(default=list, blank=True)
 
     class Meta:
-        ordering = ("-start",)
-        verbose_name = "telemetry roll-up"
+        ordering = ("host", "key")
         constraints = [
-            models.UniqueConstraint(
-                fields=["host", "card", "metric", "resolution_s", "start"],
-                name="rollup_bucket_once",
-            ),
-            models.CheckConstraint(condition=Q(count__gt=0), name="rollup_has_samples"),
+            models.UniqueConstraint(fields=["host", "key"], name="history_subject_once")
         ]
-        indexes = [models.Index(fields=["resolution_s", "start"], name="rollup_by_age")]
 
     def __str__(self) -> str:
-        return f"{self.card} {self.metric} {self.start:%Y-%m-%d %H:%M:%S}"
+        return self.title or self.key
+
+
+class HistoryBucket(models.Model):
+    """All metrics of one subject over one span of time (gpus/rollup.py says how they stand in
+    it)."""
+
+    subject = models.ForeignKey(
+        HistorySubject,
+        on_delete=models.CASCADE,
+        related_name="buckets",
+        db_index=False,
+    )
+    resolution_s = models.PositiveIntegerField()
+    start_s = models.BigIntegerField(help_text="seconds since 1970")
+    figures = models.BinaryField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["subject", "resolution_s", "start_s"],
+                name="history_bucket_once",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subject_id}, {self.resolution_s} s from {self.start_s}"
+
+
+class HistoryMark(models.Model):
+    """Something that happened and is marked on charts: a deployment started, a benchmark ran."""
+
+    class Kind(models.TextChoices):
+        STARTED = "started", "Started"
+        STOPPED = "stopped", "Stopped"
+        CRASHED = "crashed", "Crashed"
+        RUN = "run", "Benchmark"
+
+    host = models.ForeignKey(
+        Host, on_delete=models.CASCADE, related_name="history_marks", db_index=False
+    )
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    subject = models.CharField(
+        max_length=80, blank=True, help_text="key of the subject; empty: all of them"
+    )
+    text = models.CharField(max_length=300)
+
+    class Meta:
+        ordering = ("-at", "-pk")
+        indexes = [models.Index(fields=["host", "at"], name="history_mark_by_time")]
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.at:%Y-%m-%d %H:%M:%S})"

@@ -1,6 +1,5 @@
-"""The only module that talks to NVML.
-
-Every question may go unanswered (None); a lost card does not hide the others.
+"""A session with NVML: its start, its cards, one look at everything. A lost card does not hide the
+others; what each card is asked stands in gpus.nvml_fields.
 
 A card that fell off its bus can take down whoever asks for it: the sampler asks from a process of
 its own, everybody else through `look`.
@@ -12,7 +11,7 @@ import logging
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,19 @@ from typing import Any
 import pynvml
 
 from gpus.cards import data_sheet
-from gpus.sample import CardIdentity, CardSample, CardState, NvmlReport, NvmlState
+from gpus.nvml_fields import (
+    LOST,
+    NOT_SUPPORTED,
+    CardFailed,
+    Questions,
+    fast_facts,
+    link_traffic,
+    slow_facts,
+    static_facts,
+    text_of,
+    watts,
+)
+from gpus.sample import CardIdentity, CardSample, NvmlReport, NvmlState
 
 log = logging.getLogger(__name__)
 
@@ -59,77 +70,30 @@ _START_FAILURES: dict[int, tuple[str, str, str]] = {
         "Install a current one.",
     ),
 }
-# Bits of nvmlDeviceGetCurrentClocksEventReasons that mean "slower than it could be".
-_THROTTLE = {
-    pynvml.nvmlClocksEventReasonSwPowerCap: "power limit",
-    pynvml.nvmlClocksEventReasonHwSlowdown: "hardware slowdown",
-    pynvml.nvmlClocksEventReasonSwThermalSlowdown: "temperature (driver)",
-    pynvml.nvmlClocksEventReasonHwThermalSlowdown: "temperature (hardware)",
-    pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "power brake",
-}
-_UNANSWERED = {pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND}
-_LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_GPU_NOT_FOUND}
-# After these the whole card is in doubt, not one sensor.
-_FAULTS = {
-    pynvml.NVML_ERROR_UNKNOWN,
-    pynvml.NVML_ERROR_RESET_REQUIRED,
-    pynvml.NVML_ERROR_IRQ_ISSUE,
-    pynvml.NVML_ERROR_UNINITIALIZED,
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
-    pynvml.NVML_ERROR_TIMEOUT,
-}
-_said: set[str] = set()
-
-
-class CardFailed(Exception):
-    """The card is lost, or gives errors where it should give numbers."""
-
-    def __init__(self, state: CardState, text: str) -> None:
-        super().__init__(text)
-        self.state = state
-
-
-def query(function: Callable[..., Any], *arguments: Any) -> Any:
-    """One NVML call; None when this card or driver does not answer it. Raises CardFailed."""
-    try:
-        return function(*arguments)
-    except pynvml.NVMLError as error:
-        if error.value in _LOST:
-            raise CardFailed("lost", f"The card fell off its bus ({error}).") from None
-        if error.value in _FAULTS:
-            raise CardFailed(
-                "error", f"The driver answers with an error: {error}."
-            ) from None
-        if error.value not in _UNANSWERED and function.__name__ not in _said:
-            _said.add(function.__name__)
-            log.warning("%s: %s", function.__name__, error)
-        return None
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode()
-    return str(value or "")
 
 
 class Card:
     """One card: its handle, what never changes of it, and what changes slowly."""
 
-    def __init__(self, index: int) -> None:
-        self.handle: Any = None
+    def __init__(self, index: int, slow_after_s: float = SLOW_EVERY_S) -> None:
+        self.ask: Questions | None = None
         self.identity = CardIdentity(index)
+        self.static: dict[str, Any] = {}
         self.slow: dict[str, Any] = {}
+        # Cards take turns, so that no tick asks all of them for everything.
+        self.slow_after_s = slow_after_s
         self.slow_due_s = self.ask_again_s = float("-inf")
         self.failed: CardSample | None = None
         try:
-            self.handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            self.identity = _identity(index, self.handle)
+            ask = Questions(pynvml.nvmlDeviceGetHandleByIndex(index))
+            self.static = static_facts(ask)
+            self.identity = _identity(index, Questions(ask.handle), self.static)
+            self.ask = ask
         except (pynvml.NVMLError, CardFailed) as error:
             lost = (
-                getattr(error, "value", None) in _LOST
+                getattr(error, "value", None) in LOST
                 or getattr(error, "state", "") == "lost"
             )
-            self.handle = None
             self.identity = CardIdentity(
                 index,
                 state="lost" if lost else "error",
@@ -141,30 +105,42 @@ class Card:
         return self.identity.uuid or f"GPU{self.identity.index}"
 
     def sample(self, now_s: float, *, with_link: bool = False) -> CardSample:
-        name = self.identity.shown_name
-        total_bytes = self.identity.memory_total_bytes
         known: dict[str, Any] = {
             "key": self.key,
-            "name": name,
-            "memory_total_bytes": total_bytes,
+            "name": self.identity.shown_name,
+            "memory_total_bytes": self.identity.memory_total_bytes,
+            "has_unified_memory": self.identity.has_unified_memory,
         }
-        if self.handle is None:
+        if self.ask is None:
             return CardSample(
                 **known, state=self.identity.state, error=self.identity.error
             )
         if self.failed and now_s < self.ask_again_s:
             return self.failed
         try:
-            if now_s >= self.slow_due_s:
-                self.slow = _slow(self.handle, self.identity)
-                self.slow_due_s = now_s + SLOW_EVERY_S
+            found = self._facts(self.ask, now_s, with_link)
             self.failed = None
-            link = _link(self.handle) if with_link else {}
-            return CardSample(**known, **_fast(self.handle), **self.slow, **link)
+            return CardSample(
+                **known,
+                **self.static,
+                **found,
+                pcie_generation_max=self.identity.pcie_generation_max,
+                pcie_width_max=self.identity.pcie_width_max,
+                unanswered=dict(self.ask.unanswered),
+            )
         except CardFailed as error:
             self.ask_again_s = now_s + FAILED_AGAIN_S
             self.failed = CardSample(**known, state=error.state, error=str(error))
             return self.failed
+
+    def _facts(self, ask: Questions, now_s: float, with_link: bool) -> dict[str, Any]:
+        ask.asks_all = now_s >= self.slow_due_s
+        if ask.asks_all:
+            self.slow = slow_facts(ask)
+            is_first = self.slow_due_s == float("-inf")
+            self.slow_due_s = now_s + (self.slow_after_s if is_first else SLOW_EVERY_S)
+        link = link_traffic(ask) if with_link else {}
+        return {**fast_facts(ask), **self.slow, **link}
 
 
 class Nvml:
@@ -184,8 +160,12 @@ class Nvml:
         self.cards = []
         try:
             pynvml.nvmlInit()
-            driver = _text(query(pynvml.nvmlSystemGetDriverVersion))
-            self.cards = [Card(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            driver = _driver_version()
+            count = pynvml.nvmlDeviceGetCount()
+            self.cards = [
+                Card(index, SLOW_EVERY_S * (index + 1) / count)
+                for index in range(count)
+            ]
         except (pynvml.NVMLError, CardFailed) as error:
             code = int(getattr(error, "value", pynvml.NVML_ERROR_UNKNOWN))
             unknown = ("error", f"NVML does not start: {error}.", "")
@@ -213,7 +193,7 @@ class Nvml:
     def is_worth_a_restart(self) -> bool:
         """NVML did not start, a card was not opened, or not one card answers (the driver was
         reloaded)."""
-        unopened = any(card.handle is None for card in self.cards)
+        unopened = any(card.ask is None for card in self.cards)
         return (
             not self.state.is_ok or unopened or all(card.failed for card in self.cards)
         )
@@ -282,107 +262,65 @@ def _answer() -> None:
     sys.stdout.buffer.write(pickle.dumps(report))
 
 
-def _identity(index: int, handle: Any) -> CardIdentity:
-    pci = query(pynvml.nvmlDeviceGetPciInfo, handle)
-    memory = query(pynvml.nvmlDeviceGetMemoryInfo, handle)
-    capability = query(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
-    name = _text(query(pynvml.nvmlDeviceGetName, handle))
+def _driver_version() -> str:
+    try:
+        return text_of(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError as error:
+        log.warning("the driver does not tell its version: %s", error)
+        return ""
+
+
+def _identity(index: int, ask: Questions, static: Mapping[str, Any]) -> CardIdentity:
+    pci = ask("pci_bus_id", pynvml.nvmlDeviceGetPciInfo)
+    memory = ask("memory_used_bytes", pynvml.nvmlDeviceGetMemoryInfo)
+    capability = ask("compute_capability", pynvml.nvmlDeviceGetCudaComputeCapability)
+    name = text_of(ask("name", pynvml.nvmlDeviceGetName))
+    uuid = text_of(ask("uuid", pynvml.nvmlDeviceGetUUID))
+    if not uuid:
+        raise CardFailed(
+            "error", f"it does not tell its UUID: {ask.unanswered['uuid']}"
+        )
     # What the driver does not tell stands in the card's data sheet.
     sheet = data_sheet(name, memory.total if memory else None)
     return CardIdentity(
         index=index,
-        uuid=_text(query(pynvml.nvmlDeviceGetUUID, handle)),
+        uuid=uuid,
         name=name,
-        pci_bus_id=_text(pci.busId) if pci else "",
+        pci_bus_id=text_of(pci.busId) if pci else "",
         memory_total_bytes=memory.total if memory else None,
         compute_capability=f"{capability[0]}.{capability[1]}" if capability else "",
-        pcie_generation_max=query(pynvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
-        pcie_width_max=query(pynvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
-        power_limit_watts=_watts(query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
-        memory_bandwidth_gbps=_bandwidth(handle)
+        pcie_generation_max=ask(
+            "pcie_generation_max", pynvml.nvmlDeviceGetMaxPcieLinkGeneration
+        ),
+        pcie_width_max=ask("pcie_width_max", pynvml.nvmlDeviceGetMaxPcieLinkWidth),
+        pcie_generation_card=static["pcie_generation_card"],
+        power_limit_watts=watts(
+            ask("power_limit_watts", pynvml.nvmlDeviceGetEnforcedPowerLimit)
+        ),
+        # A card with memory of its own tells how much, whatever else it keeps to itself.
+        has_unified_memory=ask.unanswered.get("memory_used_bytes") == NOT_SUPPORTED,
+        memory_bandwidth_gbps=_bandwidth(ask, static["memory_clock_max_mhz"])
         or (sheet.bandwidth_gbps if sheet else None),
-        tflops=_tflops(handle) or (sheet.tflops if sheet else None),
+        tflops=_tflops(ask, static["clock_max_mhz"])
+        or (sheet.tflops if sheet else None),
     )
 
 
-def _bandwidth(handle: Any) -> float | None:
+def _bandwidth(ask: Questions, clock_mhz: float | None) -> float | None:
     """Twice the memory clock that NVML reports × the bus: 14,001 MHz × 512 bits are the RTX 5090's
     1,792 GB/s."""
-    bits = query(pynvml.nvmlDeviceGetMemoryBusWidth, handle)
-    clock_mhz = query(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_MEM)
+    bits = ask("memory_bandwidth_gbps", pynvml.nvmlDeviceGetMemoryBusWidth)
     if bits and clock_mhz:
         return float(round(2 * clock_mhz * 1e6 * bits / 8 / 1e9, 1))
     return None
 
 
-def _tflops(handle: Any) -> float | None:
+def _tflops(ask: Questions, clock_mhz: float | None) -> float | None:
     """Cores × 2 (a multiplication and an addition) × clock."""
-    cores = query(pynvml.nvmlDeviceGetNumGpuCores, handle)
-    clock_mhz = query(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM)
+    cores = ask("tflops", pynvml.nvmlDeviceGetNumGpuCores)
     if cores and clock_mhz:
         return float(round(cores * 2 * clock_mhz * 1e6 / 1e12, 1))
     return None
-
-
-def _fast(handle: Any) -> dict[str, Any]:
-    """Cheap calls, each tick."""
-    memory = query(pynvml.nvmlDeviceGetMemoryInfo, handle)
-    rates = query(pynvml.nvmlDeviceGetUtilizationRates, handle)
-    reasons = query(pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle) or 0
-    return {
-        "memory_used_bytes": memory.used if memory else None,
-        "utilisation_percent": float(rates.gpu) if rates else None,
-        "power_watts": _watts(query(pynvml.nvmlDeviceGetPowerUsage, handle)),
-        "temperature_celsius": _temperature(handle),
-        "clock_mhz": query(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
-        "throttle": tuple(text for bit, text in _THROTTLE.items() if reasons & bit),
-    }
-
-
-def _link(handle: Any) -> dict[str, Any]:
-    """Each of the two takes 20 ms, in which the driver counts bytes."""
-    read = pynvml.nvmlDeviceGetPcieThroughput
-    return {
-        "link_tx_gbps": _gbps(query(read, handle, pynvml.NVML_PCIE_UTIL_TX_BYTES)),
-        "link_rx_gbps": _gbps(query(read, handle, pynvml.NVML_PCIE_UTIL_RX_BYTES)),
-    }
-
-
-def _gbps(kilobytes_per_second: int | None) -> float | None:
-    if kilobytes_per_second is None:
-        return None
-    return kilobytes_per_second / 1e6
-
-
-def _slow(handle: Any, identity: CardIdentity) -> dict[str, Any]:
-    """Dearer calls, and facts that seldom change."""
-    return {
-        "power_limit_watts": _watts(
-            query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-        ),
-        "pcie_generation": query(pynvml.nvmlDeviceGetCurrPcieLinkGeneration, handle),
-        "pcie_width": query(pynvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
-        "pcie_generation_max": identity.pcie_generation_max,
-        "pcie_width_max": identity.pcie_width_max,
-    }
-
-
-def _temperature(handle: Any) -> float | None:
-    """The versioned call first; older drivers have only the other one."""
-    value = query(pynvml.nvmlDeviceGetTemperatureV, handle, pynvml.NVML_TEMPERATURE_GPU)
-    if value is None:
-        value = query(
-            pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU
-        )
-    if value is None:
-        return None
-    return float(value)
-
-
-def _watts(milliwatts: int | None) -> float | None:
-    if milliwatts is None:
-        return None
-    return milliwatts / 1000
 
 
 if __name__ == "__main__":

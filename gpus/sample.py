@@ -6,9 +6,9 @@ None is what nobody can know here; it is never replaced by a zero.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol
 
 CardState = Literal["ok", "starting", "lost", "error"]
 
@@ -26,9 +26,13 @@ class CardIdentity:
     pci_bus_id: str = ""
     memory_total_bytes: int | None = None
     compute_capability: str = ""
+    # What card and slot can do together; `pcie_generation_card` is what the card alone could.
     pcie_generation_max: int | None = None
     pcie_width_max: int | None = None
+    pcie_generation_card: int | None = None
     power_limit_watts: float | None = None
+    # It has no memory of its own and uses the host's.
+    has_unified_memory: bool = False
     # Of its memory, and single-precision arithmetic (10¹² operations per second), both at full
     # clock.
     memory_bandwidth_gbps: float | None = None
@@ -42,10 +46,34 @@ class CardIdentity:
 
 
 @dataclass(frozen=True)
+class CardProcess:
+    """A process that uses a card; `name` is '' when it cannot be seen from here."""
+
+    pid: int
+    name: str = ""
+    memory_bytes: int | None = None
+    # It draws as well, or does nothing else: a desktop.
+    draws: bool = False
+    # Process ids of who started it, the nearest first.
+    parents: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class MigSlice:
+    """A part of a card that MIG made a device of its own; `profile` is its size (1g.24gb)."""
+
+    uuid: str
+    profile: str = ""
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class CardSample:
     """A card (or the process that stands in for one) now.
 
-    `key` is the GPU's UUID or the device's name.
+    `key` is the GPU's UUID or the device's name. `unanswered` has the reason for each field that
+    was asked for and not answered.
     """
 
     key: str
@@ -53,22 +81,104 @@ class CardSample:
     state: CardState = "ok"
     error: str = ""
     is_stand_in: bool = False
+    # --- memory and use
     memory_used_bytes: int | None = None
     memory_total_bytes: int | None = None
+    has_unified_memory: bool = False
+    # What the driver keeps for itself; a part of what is used.
+    memory_reserved_bytes: int | None = None
+    # The window through which the processor reaches its memory.
+    bar1_total_bytes: int | None = None
     utilisation_percent: float | None = None
+    # How much of the time its memory was read or written.
+    memory_utilisation_percent: float | None = None
+    encoder_percent: float | None = None
+    decoder_percent: float | None = None
+    processes: tuple[CardProcess, ...] | None = None
+    # --- heat and power
     temperature_celsius: float | None = None
+    temperature_slowdown_celsius: float | None = None
+    temperature_shutdown_celsius: float | None = None
+    memory_temperature_celsius: float | None = None
+    fan_percent: float | None = None
     power_watts: float | None = None
     power_limit_watts: float | None = None
+    power_limit_default_watts: float | None = None
+    power_limit_min_watts: float | None = None
+    power_limit_max_watts: float | None = None
+    # Since the driver was loaded.
+    energy_joules: float | None = None
+    # --- clocks
     clock_mhz: float | None = None
+    clock_max_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    memory_clock_max_mhz: float | None = None
+    # 0 is the fastest, 15 the slowest.
+    performance_state: int | None = None
+    # Why its clocks are lower than they could be; see gpus.nvml_fields for the words.
+    throttle: tuple[str, ...] = ()
+    # --- link
     pcie_generation: int | None = None
     pcie_width: int | None = None
     pcie_generation_max: int | None = None
     pcie_width_max: int | None = None
+    pcie_generation_card: int | None = None
+    # Packets that had to be sent again.
+    pcie_replays: int | None = None
     # What it sends and receives over its link; read only while somebody measures.
     link_tx_gbps: float | None = None
     link_rx_gbps: float | None = None
-    # Why its clocks are lower than they could be; see gpus.nvml for the words.
-    throttle: tuple[str, ...] = ()
+    # --- health
+    ecc_enabled: bool | None = None
+    # Since the driver was loaded.
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    remapped_rows: int | None = None
+    # The newest error message of its driver since the sampler started, and when.
+    xid: int | None = None
+    xid_at_ms: int | None = None
+    persistence_mode: bool | None = None
+    mig_enabled: bool | None = None
+    mig_slices: tuple[MigSlice, ...] = ()
+    unanswered: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_resizable_bar(self) -> bool | None:
+        """Whether the processor reaches all of its memory at once; None where nobody can know."""
+        if not self.bar1_total_bytes or not self.memory_total_bytes:
+            return None
+        # NVML's total leaves out what ECC and the driver keep.
+        return self.bar1_total_bytes >= 0.9 * self.memory_total_bytes
+
+
+def read_card(body: Mapping[str, Any]) -> CardSample:
+    """A card of a frame; what another version wrote into it is left out."""
+    known = {name: body[name] for name in _CARD_FIELDS if name in body}
+    known["throttle"] = tuple(known.get("throttle", ()))
+    known["mig_slices"] = tuple(
+        MigSlice(**part) for part in known.get("mig_slices", ())
+    )
+    if known.get("processes") is not None:
+        known["processes"] = tuple(
+            CardProcess(**{**each, "parents": tuple(each.get("parents", ()))})
+            for each in known["processes"]
+        )
+    return CardSample(**known)
+
+
+_CARD_FIELDS = tuple(each.name for each in fields(CardSample))
+
+
+def with_host_memory(
+    cards: Sequence[CardSample], used_bytes: int, total_bytes: int
+) -> list[CardSample]:
+    """Cards without memory of their own have the host's."""
+    return [
+        replace(card, memory_used_bytes=used_bytes, memory_total_bytes=total_bytes)
+        if card.has_unified_memory and card.state == "ok"
+        else card
+        for card in cards
+    ]
 
 
 @dataclass(frozen=True)
@@ -106,6 +216,21 @@ class NvmlReport:
     samples: tuple[CardSample, ...] = ()
 
 
+class CardReader(Protocol):
+    """Reads cards of one maker: gpus.nvml reads NVIDIA's; another may stand beside it."""
+
+    @property
+    def identities(self) -> tuple[CardIdentity, ...]: ...
+
+    def start(self) -> NvmlState: ...
+
+    def stop(self) -> None: ...
+
+    def sample(
+        self, now_s: float, *, with_links: bool = False
+    ) -> tuple[CardSample, ...]: ...
+
+
 @dataclass(frozen=True)
 class Sample:
     at_ms: int
@@ -114,12 +239,23 @@ class Sample:
     nvml: NvmlState
 
     def frame(self) -> str:
-        """The JSON text that every viewer gets."""
+        """All that was measured, as JSON: what is kept for who asks later."""
         body = {
             "type": "frame",
             "at": self.at_ms,
             "host": vars(self.host),
             "cards": [_without_none(vars(card)) for card in self.cards],
+            "nvml": vars(self.nvml),
+        }
+        return json.dumps(body, separators=(",", ":"), default=vars)
+
+    def live_frame(self) -> str:
+        """The same with no more of each card than pages show at every tick."""
+        body = {
+            "type": "frame",
+            "at": self.at_ms,
+            "host": vars(self.host),
+            "cards": [_shown_live(card) for card in self.cards],
             "nvml": vars(self.nvml),
         }
         return json.dumps(body, separators=(",", ":"))
@@ -150,6 +286,32 @@ CHARTED = (
     "temperature_celsius",
     "power_watts",
 )
+
+
+# What the gauges of pages show (static/js/gauges.js).
+LIVE = (
+    "key",
+    "name",
+    "state",
+    "error",
+    "is_stand_in",
+    "memory_used_bytes",
+    "memory_total_bytes",
+    "utilisation_percent",
+    "temperature_celsius",
+    "power_watts",
+    "power_limit_watts",
+    "pcie_generation",
+    "pcie_width",
+    "pcie_generation_max",
+    "pcie_width_max",
+    "throttle",
+)
+
+
+def _shown_live(card: CardSample) -> dict[str, Any]:
+    values = vars(card)
+    return {name: value for name in LIVE if (value := values[name]) is not None}
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

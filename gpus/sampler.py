@@ -8,6 +8,8 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from types import FrameType
 
 import redis
@@ -15,9 +17,10 @@ from django.conf import settings
 
 from gpus.host import HostMeter, StandIn
 from gpus.nvml import Nvml
+from gpus.nvml_events import XidWatch
 from gpus.recent import RecentWriter
 from gpus.rollup import Roller
-from gpus.sample import Sample
+from gpus.sample import CardReader, CardSample, HostSample, Sample, with_host_memory
 from gpus.store import Store
 from omni.broadcast import publish_async
 from omni.database import keep_connections
@@ -50,7 +53,7 @@ class Publisher:
             return
         self.sequence += 1
         if has_viewers:
-            self.loop.run_until_complete(self._publish(frame))
+            self.loop.run_until_complete(self._publish(sample.live_frame()))
         self._say(False)
 
     async def _publish(self, frame: str) -> None:
@@ -79,6 +82,8 @@ class Sampler:
 
     def __init__(self, host_name: str) -> None:
         self.nvml = Nvml()
+        self.readers: tuple[CardReader, ...] = (self.nvml,)
+        self.xids = XidWatch()
         self.host = HostMeter()
         self.stand_ins: dict[str, StandIn] = {}
         self.roller = Roller()
@@ -91,26 +96,47 @@ class Sampler:
         now_s = time.monotonic()
         self._keep_nvml(now_s)
         self._keep_stand_ins()
+        host = self.host.sample()
         cards = [
-            *self.nvml.sample(now_s, with_links=self.publisher.recent.wants_links),
+            *self._cards(now_s, host),
             *(stand_in.sample(now_s) for stand_in in self.stand_ins.values()),
         ]
-        sample = Sample(
-            int(time.time() * 1000), self.host.sample(), tuple(cards), self.nvml.state
-        )
+        sample = Sample(int(time.time() * 1000), host, tuple(cards), self.nvml.state)
         self.publisher.send(sample)
         closed = self.roller.add(sample.at_ms / 1000, sample.metrics())
         if closed:
             self.store.keep_samples(closed, sample.cards)
         return sample
 
+    def _cards(self, now_s: float, host: HostSample) -> list[CardSample]:
+        with_links = self.publisher.recent.wants_links
+        cards = [
+            card
+            for reader in self.readers
+            for card in reader.sample(now_s, with_links=with_links)
+        ]
+        return with_host_memory(
+            self._with_xids(cards), host.ram_used_bytes, host.ram_total_bytes
+        )
+
+    def _with_xids(self, cards: Iterable[CardSample]) -> list[CardSample]:
+        last = self.xids.last
+        return [
+            replace(card, xid=last[card.key].code, xid_at_ms=last[card.key].at_ms)
+            if card.key in last
+            else card
+            for card in cards
+        ]
+
     def _keep_nvml(self, now_s: float) -> None:
         """A driver that is loaded later, or again, is found without a restart."""
         if now_s >= self.nvml_due_s and self.nvml.is_worth_a_restart:
             self.nvml_due_s = now_s + NVML_RETRY_S
             if self.nvml.state.is_ok:
+                self.xids.stop()
                 self.nvml.stop()
-            self.nvml.start()
+            if self.nvml.start().is_ok:
+                self.xids.start()
         self.nvml.rename(self.store.names)
         rig = (self.nvml.state, self.nvml.identities)
         if rig != self.saved_rig:
@@ -132,6 +158,7 @@ class Sampler:
 
     def close(self) -> None:
         """Saves the bucket that was being filled."""
+        self.xids.stop()
         self.store.keep_samples(self.roller.close(), ())
         self.store.stop()
 

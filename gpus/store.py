@@ -8,14 +8,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 
 from django.db import DatabaseError
 from django.utils import timezone
 
+from gpus.buckets import prune_buckets, save_buckets
 from gpus.discovery import save_rig
-from gpus.models import Gpu, Host, SampleRollup
-from gpus.rollup import FINEST_S, KEEP_S, Bucket, coarser
+from gpus.models import Gpu, Host
+from gpus.rollup import Bucket
 from gpus.sample import CardIdentity, CardSample, NvmlState
 from omni.database import let_go
 
@@ -106,9 +106,10 @@ class Store:
             for _ in range(count):
                 self._buckets.popleft()
             save_states(host, self._states.values())
-        if time.monotonic() - self._pruned_s >= PRUNE_EVERY_S:
+        # As long as there is more, a few are deleted at each step.
+        is_due = time.monotonic() - self._pruned_s >= PRUNE_EVERY_S
+        if is_due and not prune_buckets(host):
             self._pruned_s = time.monotonic()
-            prune(host)
         devices = host.devices.filter(is_stand_in=True, is_present=True).values_list(
             "name", "endpoint"
         )
@@ -128,77 +129,3 @@ def save_states(host: Host, cards: Iterable[CardSample]) -> None:
             row.update(state=Gpu.State.OK, error="", seen_at=now)
         else:
             row.update(state=card.state, error=card.error[:300])
-
-
-def save_buckets(host: Host, buckets: Sequence[Bucket]) -> None:
-    """Writes the finest buckets, and each coarser one of which the last finer part has come."""
-    _write(host, buckets, FINEST_S)
-    finer_s = FINEST_S
-    finer_starts = {bucket.start_s for bucket in buckets}
-    for resolution_s in sorted(KEEP_S)[1:]:
-        starts = {
-            start_s // resolution_s * resolution_s
-            for start_s in finer_starts
-            if (start_s + finer_s) % resolution_s == 0
-        }
-        for start_s in starts:
-            _write(
-                host,
-                coarser(_buckets(host, finer_s, start_s, resolution_s), resolution_s),
-                resolution_s,
-            )
-        finer_s = resolution_s
-        finer_starts = starts
-
-
-def _buckets(
-    host: Host, resolution_s: int, start_s: int, length_s: int
-) -> list[Bucket]:
-    rows = SampleRollup.objects.filter(
-        host=host,
-        resolution_s=resolution_s,
-        start__gte=_time(start_s),
-        start__lt=_time(start_s + length_s),
-    )
-    fields = ("card", "metric", "start", "minimum", "mean", "maximum", "count")
-    return [
-        Bucket(card, metric, int(start.timestamp()), minimum, mean, maximum, count)
-        for card, metric, start, minimum, mean, maximum, count in rows.values_list(
-            *fields
-        )
-    ]
-
-
-def _write(host: Host, buckets: Iterable[Bucket], resolution_s: int) -> None:
-    rows = [
-        SampleRollup(
-            host=host,
-            card=bucket.card,
-            metric=bucket.metric,
-            resolution_s=resolution_s,
-            start=_time(bucket.start_s),
-            minimum=bucket.minimum,
-            mean=bucket.mean,
-            maximum=bucket.maximum,
-            count=bucket.count,
-        )
-        for bucket in buckets
-    ]
-    SampleRollup.objects.bulk_create(
-        rows,
-        update_conflicts=True,
-        unique_fields=["host", "card", "metric", "resolution_s", "start"],
-        update_fields=["minimum", "mean", "maximum", "count"],
-    )
-
-
-def _time(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def prune(host: Host) -> None:
-    for resolution_s, keep_s in KEEP_S.items():
-        oldest = timezone.now() - timedelta(seconds=keep_s)
-        SampleRollup.objects.filter(
-            host=host, resolution_s=resolution_s, start__lt=oldest
-        ).delete()

@@ -1,28 +1,24 @@
-"""The rig, one card, and its history."""
+"""The rig, and one card."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
-from django.http import HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404, render
-from django.utils import timezone
+from django.http import HttpResponse
+from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
+from gpus.card_facts import card_facts
 from gpus.cards import DataSheet, data_sheet
 from gpus.doctor import card_findings
-from gpus.facts import latest_findings, latest_samples
+from gpus.facts import latest_findings, latest_sample, latest_samples
+from gpus.history_shown import history_context
 from gpus.links import link_gbps
-from gpus.models import Device, Gpu, Host, SampleRollup
-from gpus.rollup import KEEP_S
+from gpus.models import Device, Gpu, Host
 from omni.errors import OmniError
-from omni.htmx import HtmxHttpRequest
-from omni.numbers import whole_number
-
-HISTORY_POINTS = 400
-SPANS = ((15, "15 min"), (60, "1 h"), (24 * 60, "24 h"), (7 * 24 * 60, "7 days"))
+from omni.htmx import HtmxHttpRequest, wants_part
 
 
 def _host() -> Host:
@@ -127,32 +123,20 @@ def card(request: HtmxHttpRequest, key: str) -> HttpResponse:
         raise OmniError(
             "not_found", f"There is no card {key}.", "The rig page lists the cards."
         )
+    if wants_part(request):
+        return render(request, "gpus/_card_now.html", _now(host, found))
     samples = [sample for sample in latest_samples(host.name) if sample.key == key]
     findings = [finding for sample in samples for finding in card_findings(sample)]
-    context = {"card": found, "host": host, "spans": SPANS, "findings": findings}
+    context = {
+        "host": host,
+        "findings": findings,
+        **_now(host, found),
+        **history_context(host, key),
+    }
     return render(request, "gpus/card.html", context)
 
 
-@require_GET
-def history(request: HtmxHttpRequest, key: str) -> JsonResponse:
-    """Roll-ups of the last `minutes`, in the finest resolution that gives a drawable number of
-    points."""
-    host = get_object_or_404(Host, name=settings.OMNI_HOST_NAME)
-    raw = request.GET.get("minutes", "15")
-    minutes = whole_number(raw)
-    if minutes is None or not 1 <= minutes <= 366 * 24 * 60:
-        raise OmniError(
-            "bad_minutes", f"minutes is {raw[:40]!r}.", "Use a number from 1 to 527040."
-        )
-    resolution_s = next(
-        (r for r in sorted(KEEP_S) if minutes * 60 / r <= HISTORY_POINTS), max(KEEP_S)
-    )
-    since = timezone.now() - timedelta(minutes=minutes)
-    rows = SampleRollup.objects.filter(
-        host=host, card=key, resolution_s=resolution_s, start__gte=since
-    )
-    series: dict[str, list[tuple[float, float, float, float]]] = {}
-    for row in rows.order_by("start"):
-        point = (row.start.timestamp(), row.minimum, row.mean, row.maximum)
-        series.setdefault(row.metric, []).append(point)
-    return JsonResponse({"card": key, "resolution_s": resolution_s, "series": series})
+def _now(host: Host, card: ShownCard) -> dict[str, Any]:
+    """What the part of the page that fetches itself again shows."""
+    sample = latest_sample(host.name, card.key) if card.gpu else None
+    return {"card": card, "groups": card_facts(sample), "sample": sample}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from urllib.parse import urlsplit
 
 from omni.errors import OmniError
 
@@ -16,6 +17,17 @@ PRIVATE = tuple(
 
 def is_loopback(address: str) -> bool:
     return address.startswith("127.")
+
+
+def plain_ip_address(url: str) -> tuple[str, int] | None:
+    """The IP address and port of a server that is asked without TLS; None where the URL has a name
+    or wants TLS."""
+    parts = urlsplit(url)
+    try:
+        address = ipaddress.ip_address(parts.hostname or "")
+    except ValueError:
+        return None
+    return (str(address), parts.port or 80) if parts.scheme == "http" else None
 
 
 def is_private(text: str) -> bool:

@@ -40,6 +40,7 @@ ENTRIES = (
     Entry("Deploy", "Benchmarks", "deployments:benchmarks", "benchmarks"),
     Entry("Monitor", "Rig", "gpus:rig", "rig", in_bar=True),
     Entry("Monitor", "Activity", "deployments:activity", "activity"),
+    Entry("Monitor", "Alerts", "deployments:alerts", "alert"),
     Entry("Manage", "Keys", "deployments:keys", "key"),
     Entry("Manage", "Connect", "deployments:connect", "plug"),
     Entry("Manage", "Administration", "admin:index", "settings", needs="administer"),
@@ -95,6 +96,9 @@ SECTION_OF = {
     "deployments:benchmarks_compared": "deployments:benchmarks",
     "deployments:activity_request": "deployments:activity",
     "deployments:usage": "deployments:activity",
+    "deployments:alert_rule": "deployments:alerts",
+    "deployments:alert_channel_add": "deployments:alerts",
+    "deployments:alert_channel": "deployments:alerts",
     "chat:conversation": "chat:list",
     "chat:new": "chat:list",
     "chat:standings": "chat:list",
@@ -103,4 +107,5 @@ SECTION_OF = {
     "deployments:key_change": "deployments:keys",
     "deployments:device_server": "gpus:rig",
     "gpus:card": "gpus:rig",
+    "gpus:history": "gpus:rig",
 }

@@ -39,6 +39,10 @@ MANAGE_KEYS = SUPERUSER
 SEE_REQUESTS = SUPERUSER
 CANCEL_REQUESTS = OPERATE
 KEEP_BODIES = SUPERUSER
+ACKNOWLEDGE_ALERTS = OPERATE
+# Their rules, where they are told, and who may scrape: an address that is set is asked by us.
+MANAGE_ALERTS = SUPERUSER
+SCRAPE = SUPERUSER
 ADD_DEVICES = "gpus.add_device"
 REMOVE_DEVICES = "gpus.delete_device"
 
@@ -151,6 +155,8 @@ class Allowed:
         "remove_devices": REMOVE_DEVICES,
         "see_requests": SEE_REQUESTS,
         "keep_bodies": KEEP_BODIES,
+        "acknowledge_alerts": ACKNOWLEDGE_ALERTS,
+        "manage_alerts": MANAGE_ALERTS,
     }
 
     def __init__(self, user: Any) -> None:
@@ -176,7 +182,8 @@ PAGES: dict[str, Page] = {
     "healthz": Page(ANYBODY, ANYBODY),
     # It says 401 by itself: a script asks for it.
     "socket_token": Page(ANYBODY),
-    "metrics": Page(LOGGED_IN, LOGGED_IN),
+    # It says 401 by itself: a scraper asks with a token or a key, and is not sent to a form.
+    "metrics": Page(ANYBODY),
     "login": Page(ANYBODY, ANYBODY),
     "logout": Page("", LOGGED_IN),
     "password_change": Page(LOGGED_IN, LOGGED_IN),
@@ -193,7 +200,10 @@ PAGES: dict[str, Page] = {
     "gpus:rig": SEEN,
     "gpus:card": SEEN,
     "gpus:history": SEEN,
+    "gpus:history_points": SEEN,
+    "gpus:history_export": SEEN,
     "deployments:across": SEEN,
+    "deployments:card_processes": SEEN,
     "deployments:device_server": SEEN,
     "deployments:device_add": Page("", ADD_DEVICES),
     "deployments:device_remove": Page("", REMOVE_DEVICES),
@@ -269,6 +279,17 @@ PAGES: dict[str, Page] = {
     "deployments:activity_bodies": Page("", KEEP_BODIES),
     "deployments:usage": SEEN,
     "deployments:usage_export": SEEN,
+    # --- alerts
+    "deployments:alerts": SEEN,
+    "deployments:alert_line": SEEN,
+    "deployments:alert_acknowledge": Page("", ACKNOWLEDGE_ALERTS),
+    "deployments:alert_rule": Page(MANAGE_ALERTS, MANAGE_ALERTS),
+    "deployments:alert_channel_add": Page(MANAGE_ALERTS, MANAGE_ALERTS),
+    "deployments:alert_channel": Page(MANAGE_ALERTS, MANAGE_ALERTS),
+    "deployments:alert_channel_test": Page("", MANAGE_ALERTS),
+    "deployments:alert_channel_remove": Page("", MANAGE_ALERTS),
+    "deployments:scrape_token_make": Page("", MANAGE_ALERTS),
+    "deployments:scrape_token_remove": Page("", MANAGE_ALERTS),
     # --- chat: a conversation is its owner's, and for everybody else not there
     "chat:list": SEEN,
     "chat:conversation": SEEN,
@@ -361,7 +382,10 @@ ADMIN: dict[str, AdminRow] = {
         adding=("host", "name"),
         actions=(("delete_selected", REMOVE_DEVICES),),
     ),
-    "gpus.samplerollup": _row(
+    "gpus.historysubject": _row(
+        SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)
+    ),
+    "gpus.historymark": _row(
         SUPERUSER, "delete", actions=(("delete_selected", SUPERUSER),)
     ),
     # --- library

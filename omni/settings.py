@@ -64,6 +64,8 @@ OMNI_REQUESTS_KEPT_DAYS = envint("OMNI_REQUESTS_KEPT_DAYS", 30, low=1, high=3650
 OMNI_REQUESTS_KEPT = envint("OMNI_REQUESTS_KEPT", 1_000_000, low=1000, high=10**9)
 # Where the gateway's own process listens, set by `up`; 0: the panel's own port is all there is.
 OMNI_GATEWAY_PORT = envint("OMNI_GATEWAY_PORT", 0, low=0, high=65535)
+# What a scraper of /metrics may send besides the tokens that are made on the alerts page.
+OMNI_SCRAPE_TOKEN = envsecret("OMNI_SCRAPE_TOKEN") or ""
 # Sites whose pages may ask the gateway from a browser, such as https://app.example; * is any.
 OMNI_CORS_ORIGINS = envlist("OMNI_CORS_ORIGINS")
 CHANGELOG = (BASE_DIR / "CHANGELOG.md").read_text()
@@ -128,6 +130,7 @@ TEMPLATES = [
                 "omni.context.csp_nonce",
                 "omni.context.navigation",
                 "omni.context.rights",
+                "deployments.web.alert_line.alert_line",
             ],
             "builtins": ["omni.templatetags.omni"],
         },
@@ -240,6 +243,19 @@ CONTENT_SECURITY_POLICY = {
         "frame-ancestors": [NONE],
     }
 }
+
+# --- mail ---------------------------------------------------------------------------------------
+# By it alerts are told; without a host none is sent.
+EMAIL_HOST = envstr("OMNI_EMAIL_HOST")
+EMAIL_PORT = envint("OMNI_EMAIL_PORT", 587, low=1, high=65535)
+EMAIL_HOST_USER = envstr("OMNI_EMAIL_USER")
+EMAIL_HOST_PASSWORD = envsecret("OMNI_EMAIL_PASSWORD") or ""
+EMAIL_USE_TLS = envbool("OMNI_EMAIL_STARTTLS", True)
+EMAIL_USE_SSL = EMAIL_PORT == 465
+if EMAIL_USE_SSL:
+    EMAIL_USE_TLS = False
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = envstr("OMNI_EMAIL_FROM", f"omni@{OMNI_HOST_NAME}")
 
 # --- bodies -------------------------------------------------------------------------------------
 # A rig file may have 1 MB, and a form is somewhat larger than what it holds. All of it stays in

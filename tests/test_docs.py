@@ -15,6 +15,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/monitoring.md",
     "docs/proxy.md",
     "docs/security.md",
 )

@@ -53,10 +53,10 @@ class _Reading(asyncio.Protocol):
             self._is_head = False
         if self.found.status != 200:
             self.found.error += data.decode("utf-8", "replace")
-        # A mark may lie across two pieces.
+        # A mark may lie across two pieces, but never across two lines.
         data = self._rest + data
-        self._rest = data[-24:] if not data.endswith(b"\n\n") else b""
-        seen = data[: len(data) - len(self._rest)]
+        end = data.rfind(b"\n") + 1
+        seen, self._rest = data[:end], data[end:]
         tokens = seen.count(TOKEN) - sum(map(seen.count, EMPTY))
         if tokens > 0:
             self.found.tokens += tokens

@@ -37,7 +37,9 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-TOKEN = _event({"content": " word"})
+# Not always the same one: there are relays that end an answer which repeats itself.
+WORDS = (" a", " long", " story", " about", " the", " river", " and", " rain")
+TOKENS = [_event({"content": word}) for word in WORDS]
 LAST = _event({}, "stop") + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
@@ -87,8 +89,8 @@ async def _stream(asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
     loop = asyncio.get_running_loop()
     writer.write(HEAD)
     due_s = loop.time()
-    for _ in range(asked["max_tokens"]):
-        writer.write(TOKEN)
+    for number in range(asked["max_tokens"]):
+        writer.write(TOKENS[number % len(TOKENS)])
         await writer.drain()
         due_s += every_s
         if every_s:

@@ -44,6 +44,7 @@ from deployments.gateway.keys import create_key
 from deployments.models import ApiKey, BenchmarkRun
 from deployments.services.benchmarked import keep_measured
 from deployments.services.deployments import get_deployment
+from deployments.services.history_marks import mark_run
 from deployments.services.trials import end_trials
 from omni.backoff import backoff_s
 from omni.errors import OmniError
@@ -115,6 +116,7 @@ def _take(run: BenchmarkRun) -> bool:
     if not queued.update(state=State.RUNNING, started_at=now, step="preparing"):
         return False
     run.refresh_from_db()
+    mark_run(run, "began")
     benchmarks_changed()
     return True
 
@@ -306,6 +308,7 @@ class Execution:
             "fix": failure.fix if failure else "",
         }
         _until_it_is_written(lambda: self.rows.update(**values))
+        _until_it_is_written(lambda: mark_run(self.run, f"ended ({state})"))
         benchmarks_changed()
         self._teach_the_planner()
         # What was learnt is of deployments that are there.

@@ -30,7 +30,7 @@ from deployments.models import Instance
 from gpus.host import cores
 from gpus.models import Device
 from gpus.recent import FrameReader
-from gpus.sample import CardSample
+from gpus.sample import CardSample, read_card
 
 log = logging.getLogger(__name__)
 
@@ -194,10 +194,7 @@ class Watch:
                 self._take(frame)
 
     def _take(self, frame: Mapping[str, Any]) -> None:
-        cards = {
-            card["key"]: CardSample(**{**card, "throttle": tuple(card["throttle"])})
-            for card in frame["cards"]
-        }
+        cards = {card["key"]: read_card(card) for card in frame["cards"]}
         self._frames.append(Frame(self._time_of(frame), cards, frame["nvml"]["text"]))
         self._driver = frame["nvml"]["driver_version"]
         for card in cards.values():

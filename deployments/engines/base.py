@@ -135,6 +135,8 @@ class EngineFlavour(ABC):
     # What only the thread that computes answers, by GET and at once while it has nothing to do; ""
     # where none is known.
     liveness_path: ClassVar[str] = ""
+    # What answers, by GET, with counters of its work (engines/counters.py); "" where nothing does.
+    metrics_path: ClassVar[str] = ""
     # What answers, by GET, with whether it drafts (`is_drafting`); "" where nothing does.
     drafting_path: ClassVar[str] = ""
     # Loads a projector beside a model.

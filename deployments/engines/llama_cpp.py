@@ -62,6 +62,7 @@ VALUED = (
 class LlamaCpp(EngineFlavour):
     flavour = title = "llama.cpp"
     liveness_path = "/slots"
+    metrics_path = "/metrics"
     drafting_path = "/slots"
     tells_own_drafting = True
     takes_projector = True

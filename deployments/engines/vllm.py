@@ -77,6 +77,7 @@ class Vllm(CudaOnly):
         "On cards vLLM takes its share at once and keeps what is left over for its"
         " cache."
     )
+    metrics_path = "/metrics"
     # Its /tokenize asks for other fields than llama.cpp's, which is the one that Omni has.
     serves: ClassVar[frozenset[str]] = USUAL | {
         RESPONSES,

@@ -36,6 +36,8 @@ LARGEST_KEPT_BYTES = 64 << 10
 PROGRESS = re.compile(rb'"prompt_progress":\{([^}]{0,300})\}')
 COUNTED = re.compile(rb'"(total|processed)":(\d{1,9})')
 LONGEST_NAME = 200
+# Of plain English; a prompt whose tokens nobody counted is taken for so many.
+BYTES_A_TOKEN = 4
 
 
 class ClientGone(Exception):
@@ -67,6 +69,7 @@ class OpenRequest:
     number: str = ""
     asked: str = ""
     is_stream: bool = False
+    body_bytes: int = 0
     read_s: float | None = None
     choice: RoutedRequest | None = None
     sent_s: float | None = None
@@ -91,6 +94,7 @@ class OpenRequest:
         asked = body.get("model")
         self.asked = asked[:LONGEST_NAME] if isinstance(asked, str) else ""
         self.is_stream = body.get("stream") is True
+        self.body_bytes = len(raw)
         if time.time() < _keeping.until:
             self.keeps_bodies = bool(raw)
             self.kept_request = raw[:LARGEST_KEPT_BYTES]
@@ -154,6 +158,23 @@ class OpenRequest:
     @property
     def first_token_ms(self) -> int | None:
         return _ms(self.came_s, self.first_s)
+
+    @property
+    def spent_tokens(self) -> int:
+        """What it cost: by its engine's count, and where the answer broke off before that came, by
+        what was seen: about one token an event, and the prompt."""
+        if self.usage.total_tokens:
+            return self.usage.total_tokens
+        return self.events + self._prompt_tokens_seen
+
+    @property
+    def _prompt_tokens_seen(self) -> int:
+        read, whole = self.prompt_progress or (0, 0)
+        if self.first_s is None:
+            return read
+        context_tokens = self.choice.serving.context_tokens if self.choice else 0
+        guessed = self.body_bytes // BYTES_A_TOKEN
+        return whole or min(guessed, context_tokens or guessed)
 
     # --- where it is ------------------------------------------------------------------------------
     @property

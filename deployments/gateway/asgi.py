@@ -253,11 +253,9 @@ async def _relay(
     try:
         asked = open_answer(request.path, body, wait, request.caller, request)
         async with asked as upstream:
-            try:
-                await _pass_on(upstream, reply)
-            finally:
-                spending.tokens = upstream.usage.total_tokens
+            await _pass_on(upstream, reply)
     finally:
+        spending.tokens = request.spent_tokens
         if keeping:
             keeping.cancel()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
+from collections.abc import Iterator
 
 from deployments.gateway.api import COMPLETE, Api
 from omni.errors import OmniError
@@ -82,18 +83,18 @@ class WholeEvents:
     @property
     def is_complete(self) -> bool:
         """Whether the last events say that the answer is all there, or what went wrong with it."""
-        return any(ends_answer(event, self._api) for event in split_events(self.last))
+        return any(
+            ends_answer(event, self._api)
+            for piece in reversed(self._last)
+            for event in reversed(split_events(piece))
+        )
 
-    @property
-    def last(self) -> bytes:
-        """The events that came last: where an answer ends, and what it cost."""
-        return b"".join(self._last)
-
-    @property
-    def both_ends(self) -> bytes:
-        """The first events and the last: some APIs tell what a prompt cost where an answer
-        begins."""
-        return self._first + b"\n\n" + self.last
+    def latest_first(self) -> Iterator[bytes]:
+        """What is kept of the answer, in pieces of whole events, from its end: there it says what
+        it cost. Some APIs tell what a prompt cost where the answer begins: that piece comes last.
+        """
+        yield from reversed(self._last)
+        yield self._first
 
     def _remember(self, events: bytes) -> None:
         if not self._first:

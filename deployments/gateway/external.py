@@ -4,6 +4,7 @@ is not passed on."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -18,6 +19,7 @@ from deployments.instances.engine_stream import (
     engine_post,
 )
 from omni.errors import OmniError
+from omni.home import Home
 
 # By it a panel knows its own request when somebody gave its own address as that of an external
 # server.
@@ -48,7 +50,13 @@ def request_to(serving: Serving, path: str, fields: Mapping[str, Any]) -> Engine
 
 def own_mark() -> str:
     """Of this panel and no other; it tells nothing of the key it is made from."""
-    return sha256(f"mark {settings.OMNI_HOME.secret('mark')}".encode()).hexdigest()[:32]
+    return _mark_of(settings.OMNI_HOME)
+
+
+@cache
+def _mark_of(home: Home) -> str:
+    """Read once: every request asks for it."""
+    return sha256(f"mark {home.secret('mark')}".encode()).hexdigest()[:32]
 
 
 def refuse_own(headers: Iterable[tuple[bytes, bytes]]) -> None:

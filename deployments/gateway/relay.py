@@ -111,7 +111,7 @@ class Upstream:
         last = whole.finish()
         if last:
             yield last
-        self.usage = self.request.usage = usage_of_events(whole.both_ends)
+        self.usage = self.request.usage = usage_of_events(whole.latest_first())
         if self.is_stream and self.status == HTTPStatus.OK and not whole.is_complete:
             text = (
                 f"{self.choice.serving.name} ended its answer before it was complete."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from deployments.gateway.events import data_of, split_events
 from omni.json_text import read_answer
 
+# Where engines write what an answer cost.
+COUNTED_IN = (b'"usage"', b'"timings"')
 ANTHROPIC_CACHED = "cache_read_input_tokens"
 
 
@@ -21,6 +23,11 @@ class Usage:
     cached_tokens: int | None = None
 
     @property
+    def is_whole(self) -> bool:
+        counts = (self.prompt_tokens, self.completion_tokens, self.cached_tokens)
+        return None not in counts
+
+    @property
     def total_tokens(self) -> int:
         """What counts against a limit: a count that is not known is none."""
         return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
@@ -31,18 +38,27 @@ def usage_of_answer(body: bytes) -> Usage:
     return _usage(_object(body))
 
 
-def usage_of_events(events: bytes) -> Usage:
-    """Of a stream, by its first and its last events: later ones say more, though not everything
-    again."""
+def usage_of_events(pieces: Iterable[bytes]) -> Usage:
+    """Of a stream, by pieces of whole events, the latest first: later ones say more, though not
+    everything again."""
     found = Usage()
-    for event in split_events(events):
-        told = _usage(_object(data_of(event)))
-        found = Usage(
-            _later(found.prompt_tokens, told.prompt_tokens),
-            _later(found.completion_tokens, told.completion_tokens),
-            _later(found.cached_tokens, told.cached_tokens),
-        )
+    for piece in pieces:
+        # Most say nothing of it: those are not parsed.
+        if not any(name in piece for name in COUNTED_IN):
+            continue
+        for event in reversed(split_events(piece)):
+            found = _completed(found, _usage(_object(data_of(event))))
+        if found.is_whole:
+            break
     return found
+
+
+def _completed(later: Usage, before: Usage) -> Usage:
+    return Usage(
+        _later(before.prompt_tokens, later.prompt_tokens),
+        _later(before.completion_tokens, later.completion_tokens),
+        _later(before.cached_tokens, later.cached_tokens),
+    )
 
 
 def _later(before: int | None, now: int | None) -> int | None:

@@ -46,7 +46,7 @@ class RequestLocks:
         with self._lock:
             file, count = self._held.get(deployment, (None, 0))
             if file is None:
-                file = _lock_path(self.folder, deployment).open("ab")
+                file = _opened(self.folder, deployment)
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -80,7 +80,7 @@ class DrainLocks:
         """
         if deployment in self._acquired:
             return True
-        file = _lock_path(self.folder, deployment).open("ab")
+        file = _opened(self.folder, deployment)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -132,5 +132,14 @@ class DrainLocks:
 
 
 def _lock_path(folder: Path, deployment: int) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder / f"{deployment}.lock"
+
+
+def _opened(folder: Path, deployment: int) -> IO[bytes]:
+    """Its folder is made when it is missed: this is asked for every request."""
+    path = _lock_path(folder, deployment)
+    try:
+        return path.open("ab", buffering=0)
+    except FileNotFoundError:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path.open("ab", buffering=0)

@@ -20,6 +20,7 @@ from deployments.instances.address import EngineAddress
 from deployments.instances.connecting import key_of
 from deployments.instances.engine_client import CONNECT_S, MOST_CONNECTIONS
 from deployments.instances.listener import NotTheEngine, listener_at
+from omni.addresses import LOOPBACK, plain_ip_address
 
 # An answer may be silent for as long as its engine works: whoever waits looks after that.
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
@@ -110,11 +111,35 @@ def _place() -> Iterator[None]:
         _open[loop] -= 1
 
 
-class _CheckedConnector(aiohttp.TCPConnector):
+class _NumberConnector(aiohttp.BaseConnector):
+    """To an IP address without TLS: nothing has to be looked up, and no thread is asked for it."""
+
+    def __init__(self, host: str, port: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._host, self._port = host, port
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,
+    ) -> Any:
+        connecting = self._loop.create_connection(self._factory, self._host, self._port)
+        try:
+            async with asyncio.timeout(timeout.sock_connect):
+                _, protocol = await connecting
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise aiohttp.ClientConnectorError(req.connection_key, error) from error
+        return protocol
+
+
+class _CheckedConnector(_NumberConnector):
     """Hands out a connection to an engine of ours only if the engine itself took it."""
 
     def __init__(self, address: EngineAddress, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(LOOPBACK, address.port or 0, **options)
         self._engine = address
 
     async def connect(
@@ -126,7 +151,7 @@ class _CheckedConnector(aiohttp.TCPConnector):
         before = listener_at(self._engine)
         connection = await super().connect(req, traces, timeout)
         # Whoever listened before listens still: so the connection is to it.
-        if self._engine.owner and not self._is_still(before):
+        if not self._is_still(before):
             connection.close()
             raise NotTheEngine(f"{self._engine} changed hands")
         return connection
@@ -145,8 +170,12 @@ def _session(address: EngineAddress) -> aiohttp.ClientSession:
     connector: aiohttp.BaseConnector
     if address.socket:
         connector = aiohttp.UnixConnector(address.socket, **options)
+    elif address.owner:
+        connector = _CheckedConnector(address, **options)
+    elif number := plain_ip_address(address.url):
+        connector = _NumberConnector(*number, **options)
     else:
-        connector = _CheckedConnector(address, use_dns_cache=False, **options)
+        connector = aiohttp.TCPConnector(use_dns_cache=False, **options)
     return aiohttp.ClientSession(
         connector=connector,
         timeout=TIMEOUT,

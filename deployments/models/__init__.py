@@ -2,6 +2,14 @@
 
 from deployments.models.activity import BodyKeeping, GatewayRequest, KeptBody
 from deployments.models.advice import RigQuestion
+from deployments.models.alerts import (
+    Alert,
+    AlertChannel,
+    AlertDelivery,
+    AlertRule,
+    RequestTotals,
+    ScrapeToken,
+)
 from deployments.models.benchmark import BenchmarkRun
 from deployments.models.deployment import (
     HELPING_ROLES,
@@ -19,6 +27,10 @@ from deployments.models.plan import StoredPlan
 
 __all__ = [
     "HELPING_ROLES",
+    "Alert",
+    "AlertChannel",
+    "AlertDelivery",
+    "AlertRule",
     "ApiKey",
     "BenchmarkRun",
     "Binding",
@@ -34,9 +46,11 @@ __all__ = [
     "Measurement",
     "Model",
     "ReferenceAnswer",
+    "RequestTotals",
     "RigQuestion",
     "Role",
     "Route",
+    "ScrapeToken",
     "StoredPlan",
     "Transition",
 ]

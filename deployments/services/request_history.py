@@ -22,6 +22,7 @@ from deployments.gateway.activity import OpenRequest, keep_bodies_until, tell_en
 from deployments.gateway.activity_link import listen
 from deployments.gateway.caller import Surface
 from deployments.models import ApiKey, BodyKeeping, GatewayRequest, KeptBody
+from deployments.services.request_totals import add_up
 from omni.database import let_go
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ class RequestWriter:
             users = _users_of(name_of(request) for request in batch)
             rows = [_row(request, keys, users) for request in batch]
             GatewayRequest.objects.bulk_create(rows)
+            add_up(rows)
             KeptBody.objects.bulk_create(
                 KeptBody(
                     request=row,

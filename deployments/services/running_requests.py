@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 
-from deployments.gateway.activity import cancel_request
+from deployments.gateway.activity import Phase, cancel_request
 from deployments.gateway.activity_link import Answers, ask_all, own_facts
 from deployments.services.request_history import surface_of, writer
 from omni.errors import OmniError
 from omni.roles import CANCEL_REQUESTS, may
 
 log = logging.getLogger(__name__)
+
+WAITING = {Phase.READING_BODY, Phase.ROUTING, Phase.LOADING, Phase.QUEUED}
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,20 @@ def running_requests(user: Any) -> Board:
         answers.silent,
         has_broker,
     )
+
+
+def open_requests_by_deployment() -> tuple[Counter[str], Counter[str]]:
+    """How many an engine works on, and how many wait for one, in every process that answers."""
+    try:
+        found = ask_all({"ask": "open"}).found
+    except (redis.RedisError, OSError):
+        found = [own_facts(writer.not_kept)]
+    working: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
+    for each in (facts for one in found for facts in one["requests"]):
+        counted = waiting if each["phase"] in WAITING else working
+        counted[each["deployment"]] += 1
+    return working, waiting
 
 
 def _named(facts: Iterable[dict[str, Any]], user: Any) -> list[Running]:

@@ -15,12 +15,16 @@ from django.conf import settings
 
 from deployments.announce import library_changed
 from deployments.library.keeper import LibraryKeeper
+from deployments.services.alert_sending import send_due
 from deployments.services.discovery import discover, ensure_devices, local_host
 from deployments.services.fitting import keep_ram_measured
+from deployments.services.load_history import LoadHistory
 from deployments.services.stored_plans import keep_plans_current
+from deployments.supervision.alert_watch import AlertWatch
 from deployments.supervision.host_agent import HostAgent
 from deployments.supervision.problems import recording_problems
 from deployments.supervision.sampler import start_sampler
+from gpus.rollup import FINEST_S
 from omni.backoff import backoff_s
 from omni.database import keep_connections, let_go
 
@@ -29,6 +33,8 @@ log = logging.getLogger(__name__)
 TICK_S = 2.0
 QUICK_TICK_S = 0.25
 LIBRARY_RETRY_S = 1.0
+ALERT_TICK_S = 5.0
+SENDING_RETRY_S = 5.0
 SAMPLER_LOOK_S = 1.0
 SAMPLER_FIRST_DELAY_S = 0.5
 SAMPLER_LONGEST_DELAY_S = 30.0
@@ -43,6 +49,7 @@ RAM_LONGEST_REST_S = 3600.0
 
 _nudged = threading.Event()
 _library_nudged = threading.Event()
+_sending_nudged = threading.Event()
 _is_the_agent = threading.Event()
 _stopping = threading.Event()
 _threads: list[threading.Thread] = []
@@ -52,13 +59,22 @@ def nudge() -> None:
     """Looks now instead of at the next tick."""
     _nudged.set()
     _library_nudged.set()
+    _sending_nudged.set()
 
 
 def start_agent_loops() -> None:
     """Begins to supervise; returns at once. Only one agent works on an OMNI_HOME at a time."""
     _stopping.clear()
     keep_connections()
-    for target in (_reconcile_loop, _library_loop, _sampler_loop, _broker_loop):
+    for target in (
+        _reconcile_loop,
+        _alerts_loop,
+        _sending_loop,
+        _library_loop,
+        _sampler_loop,
+        _broker_loop,
+        _history_loop,
+    ):
         thread = threading.Thread(
             target=target, name=target.__name__.strip("_"), daemon=True
         )
@@ -139,6 +155,31 @@ def _library_loop() -> None:
         keeper.end()
 
 
+def _alerts_loop() -> None:
+    """What fires and clears, apart from supervision; messages of it are sent by another loop."""
+    watch: AlertWatch | None = None
+    while not _stopping.is_set():
+        if _is_the_agent.is_set():
+            with recording_problems("alerts"):
+                watch = watch or AlertWatch(local_host())
+                if watch.tick():
+                    _sending_nudged.set()
+        let_go()
+        _stopping.wait(ALERT_TICK_S)
+
+
+def _sending_loop() -> None:
+    """Messages of alerts: a server that does not answer holds up nothing else."""
+    while not _stopping.is_set():
+        _sending_nudged.clear()
+        rest_s = SENDING_RETRY_S
+        if _is_the_agent.is_set():
+            with recording_problems("alert messages"):
+                rest_s = send_due(local_host())
+        let_go()
+        _sending_nudged.wait(rest_s)
+
+
 def _discover(retry_s: float = DISCOVERY_RETRY_S) -> None:
     """Devices, engines, models: at the start until it succeeds, and again by the scan task."""
     is_done = False
@@ -197,6 +238,18 @@ def _broker_loop() -> None:
                     raise said
         let_go()
     broker.close()
+
+
+def _history_loop() -> None:
+    """What deployments do, at the end of every ten seconds: engines are asked apart from
+    supervision, which does not wait for them."""
+    history: LoadHistory | None = None
+    while not _stopping.wait(FINEST_S - time.time() % FINEST_S):
+        if _is_the_agent.is_set():
+            with recording_problems("history"):
+                history = history or LoadHistory(local_host())
+                history.tick()
+        let_go()
 
 
 def _sampler_loop() -> None:

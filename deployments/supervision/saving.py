@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from deployments.instances.logs import since_start
 from deployments.models import Instance, Transition
+from deployments.services.history_marks import mark_change
 from deployments.states import InstanceState
 from deployments.supervision.decision import Action, Decision
 from deployments.supervision.instances import ran_here, values
@@ -74,6 +75,7 @@ def keep(instance: Instance, old: str, reason: str) -> None:
                 "pid": instance.pid,
             }
             Transition.objects.create(instance=instance, **change)
+            mark_change(instance, old, reason)
 
 
 def _process(instance: Instance, record: Record | None) -> None:

@@ -46,6 +46,9 @@ class StateConsumer(PageSocket):
     async def keys_changed(self, event: dict[str, Any]) -> None:
         await self.send_json(event)
 
+    async def alerts_changed(self, event: dict[str, Any]) -> None:
+        await self.send_json(event)
+
     async def download_progress(self, event: dict[str, Any]) -> None:
         await self.send_json(event)
 

@@ -6,6 +6,7 @@ from deployments.web.views import (
     accuracy,
     activity,
     advice,
+    alerts,
     bench_reports,
     benchmarks,
     connect,
@@ -59,6 +60,7 @@ urlpatterns = [
     path("plan/accuracy/", accuracy.accuracy, name="accuracy"),
     path("plan/presets/", plan.plan_presets, name="plan_presets"),
     path("devices/across/", devices.across, name="across"),
+    path("cards/<str:key>/processes/", devices.card_processes, name="card_processes"),
     path("devices/stand-ins/", devices.stand_ins, name="stand_ins"),
     path(
         "devices/stand-ins/switch/", devices.stand_ins_switch, name="stand_ins_switch"
@@ -107,5 +109,27 @@ urlpatterns = [
     path("activity/cancel/<slug:number>/", activity.cancel, name="activity_cancel"),
     path("activity/bodies/", activity.bodies, name="activity_bodies"),
     path("usage/", usage.usage, name="usage"),
+    path("alerts/", alerts.alerts, name="alerts"),
+    path("alerts/line/", alerts.line, name="alert_line"),
+    path("alerts/<int:pk>/acknowledge/", alerts.acknowledge, name="alert_acknowledge"),
+    path("alerts/rules/<slug:code>/", alerts.rule, name="alert_rule"),
+    path("alerts/channel/add/", alerts.channel_add, name="alert_channel_add"),
+    path("alerts/channels/<slug:name>/", alerts.channel, name="alert_channel"),
+    path(
+        "alerts/channels/<slug:name>/test/",
+        alerts.channel_test,
+        name="alert_channel_test",
+    ),
+    path(
+        "alerts/channels/<slug:name>/remove/",
+        alerts.channel_remove,
+        name="alert_channel_remove",
+    ),
+    path("alerts/tokens/make/", alerts.token_make, name="scrape_token_make"),
+    path(
+        "alerts/tokens/<int:pk>/remove/",
+        alerts.token_remove,
+        name="scrape_token_remove",
+    ),
     path("usage/export.<slug:kind>", usage.export, name="usage_export"),
 ]

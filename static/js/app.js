@@ -204,6 +204,7 @@ function follow() {
       else if (data.type === "download.changed") announce("downloads-changed", data);
       else if (data.type === "benchmark.changed") announce("benchmarks-changed", data);
       else if (data.type === "keys.changed") announce("keys-changed", data);
+      else if (data.type === "alerts.changed") announce("alerts-changed", data);
       else if (data.type === "download.progress") announce("download-progress", data);
     },
     status(up) {

@@ -3,6 +3,7 @@
 
 const HEIGHT = 190;
 const DAY_S = 86400;
+const LEAST_DRAG_PX = 6;
 
 export function colour(index) {
   return token(`--series-${(index % 4) + 1}`);
@@ -18,6 +19,41 @@ export function timeText(seconds, span) {
   if (span > 2 * DAY_S) return time.toLocaleDateString([], { day: "numeric", month: "short" });
   const second = span <= 180 ? "2-digit" : undefined;
   return time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second, hour12: false });
+}
+
+/** The same with its day where the span is longer than one. */
+function momentText(seconds, span) {
+  const time = timeText(seconds, Math.min(span, DAY_S));
+  return span > DAY_S ? `${timeText(seconds, Infinity)}, ${time}` : time;
+}
+
+/** What marks look like: a sign, so that colour is not all, and the name of a colour. */
+export const MARKS = {
+  started: ["▲", "--ok"],
+  stopped: ["■", "--muted"],
+  crashed: ["✕", "--bad"],
+  run: ["◆", "--info"],
+};
+
+function drawMarks({ ctx, bbox, valToPos }, marks, [first, last]) {
+  ctx.save();
+  ctx.lineWidth = devicePixelRatio;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "top";
+  ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+  for (const { at, kind } of marks) {
+    if (at < first || at > last) continue;
+    const [sign, colourName] = MARKS[kind] ?? MARKS.run;
+    const x = Math.round(valToPos(at, "x", true));
+    ctx.strokeStyle = ctx.fillStyle = token(colourName);
+    ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top + 12 * devicePixelRatio);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    ctx.fillText(sign, x, bbox.top);
+  }
+  ctx.restore();
 }
 
 function axis(size, rest = {}) {
@@ -45,14 +81,16 @@ export function alone(values) {
 
 /** A line chart in `element`; `labels` name the series, `data` is [[seconds], [values], …].
     `colours` are places in the palette, one a series. With `band` the series are lowest, mean and
-    highest of one thing. `max` fixes the top of the scale. */
+    highest of one thing, and a fourth is its mean at another time. `max` fixes the top of the
+    scale. `onZoom` is told which seconds were chosen by dragging. `marks` are {at, kind}. */
 export class Chart {
   constructor(
     element,
     labels,
-    { max, band = false, colours = labels.map((_, index) => index) } = {},
+    { max, band = false, colours = labels.map((_, index) => index), onZoom = null } = {},
   ) {
-    Object.assign(this, { element, labels, max, band, colours });
+    Object.assign(this, { element, labels, max, band, colours, onZoom });
+    this.marks = [];
     this.data = [[], ...labels.map(() => [])];
     this.span = null;
     this.observer = new ResizeObserver(() => this.resize());
@@ -63,13 +101,13 @@ export class Chart {
   }
 
   series(label, index) {
-    const edge = this.band && index !== 1;
+    const edge = this.band && (index === 0 || index === 2);
     return {
       label,
-      stroke: colour(this.band ? 0 : this.colours[index]),
+      stroke: colour(this.band && index < 3 ? 0 : this.colours[index]),
       width: edge ? 0 : 2,
       dash: this.band
-        ? undefined
+        ? [undefined, undefined, undefined, [6, 3]][index]
         : [[], [6, 3], [2, 2], [8, 3, 2, 3]][Math.floor(this.colours[index] / 4) % 4],
       // A point that has no neighbour makes no line: it is drawn by itself.
       points: {
@@ -84,7 +122,9 @@ export class Chart {
 
   options() {
     const ceiling = this.max;
-    const between = (plot) => plot.scales.x.max - plot.scales.x.min;
+    // The scales follow a moment after the data.
+    const between = ({ scales: { x } }) =>
+      this.span ? this.span[1] - this.span[0] : x.max - x.min;
     const times = (plot, splits) => splits.map((split) => timeText(split, between(plot)));
     const range = (_, low, high) => [0, ceiling ?? Math.max((high ?? 0) * 1.15, 0.1)];
     return {
@@ -95,15 +135,30 @@ export class Chart {
         {
           label: "Time",
           value: (plot, value) =>
-            value == null ? "–" : timeText(value, Math.min(between(plot), DAY_S)),
+            value == null ? "–" : momentText(value, between(plot)),
         },
         ...this.labels.map((label, index) => this.series(label, index)),
       ],
       bands: this.band ? [{ series: [3, 1], fill: `${colour(0)}33` }] : [],
       scales: { x: { range: (_, low, high) => this.span ?? [low, high] }, y: { range } },
       axes: [axis(32, { values: times, space: 70 }), axis(44)],
-      cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
+      cursor: {
+        y: false,
+        points: { size: 6 },
+        drag: { x: this.onZoom != null, y: false, setScale: false },
+      },
+      hooks: {
+        draw: [(plot) => drawMarks(plot, this.marks, [plot.scales.x.min, plot.scales.x.max])],
+        setSelect: [(plot) => this.selected(plot)],
+      },
     };
+  }
+
+  selected(plot) {
+    const { left, width } = plot.select;
+    if (width < LEAST_DRAG_PX) return;
+    plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+    this.onZoom(plot.posToVal(left, "x"), plot.posToVal(left + width, "x"));
   }
 
   draw() {
@@ -124,9 +179,8 @@ export class Chart {
   }
 
   /** `span`: [first second, last second] to show, also where there is no data. */
-  set(data, span = null) {
-    this.data = data;
-    this.span = span;
+  set(data, span = null, marks = []) {
+    Object.assign(this, { data, span, marks });
     if (document.hidden) return;
     this.plot.setData(data);
     this.newest();

@@ -189,7 +189,7 @@ def test_the_administration_works_under_its_own_policy(
         "deployments/model/",
         "deployments/deployment/",
         "deployments/instance/",
-        "gpus/samplerollup/",
+        "gpus/historysubject/",
         "chat/conversation/",
         "chat/message/",
     ):

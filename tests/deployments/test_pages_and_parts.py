@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from chat import services as chat_services
 from deployments.models import BenchmarkRun, Deployment, Engine, Model
-from gpus.models import Host
+from gpus.models import Gpu, Host
 
 HTMX = {"HX-Request": "true"}
 WHOLE = [
@@ -36,6 +36,7 @@ PAGES = {
     "deployments:models": (),
     "deployments:plan": (),
     "deployments:server": ("server",),
+    "gpus:card": ("card",),
 }
 # A part that is never opened by itself.
 PARTS = {
@@ -44,6 +45,7 @@ PARTS = {
     "deployments:activity_running": (),
     "deployments:advice_running": (),
     "deployments:answer": (),
+    "deployments:card_processes": ("card",),
     "deployments:download_list": (),
     "deployments:model_advice": ("model",),
     "deployments:plan_presets": (),
@@ -69,7 +71,9 @@ def named(
     benchmark = BenchmarkRun.objects.create(
         host=host, scenario="chat", names=[deployment.name], most_rounds=1
     )
+    Gpu.objects.create(host=host, uuid="GPU-1", name="RTX 5090")
     return {
+        "card": "GPU-1",
         "benchmark": str(benchmark.pk),
         "deployment": deployment.name,
         "model": model.name,

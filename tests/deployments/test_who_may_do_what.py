@@ -170,6 +170,7 @@ VALUES = {
     "<int:lane>": "1",
     "<int:question>": "1",
     "<slug:kind>": "json",
+    "<slug:code>": "disk",
     "<str:key>": "RPC0",
 }
 
@@ -277,7 +278,7 @@ def rows(deployment: Deployment, operator_user: User) -> None:
     from django.utils import timezone
 
     from deployments.models import Download, LibraryFolder
-    from gpus.models import Gpu, SampleRollup
+    from gpus.models import Gpu, HistoryMark, HistorySubject
 
     host = deployment.host
     instance = Instance.objects.create(
@@ -304,17 +305,8 @@ def rows(deployment: Deployment, operator_user: User) -> None:
         state="done",
     )
     now = timezone.now()
-    SampleRollup.objects.create(
-        host=host,
-        card="RPC0",
-        metric="x",
-        resolution_s=1,
-        start=now,
-        minimum=0,
-        mean=0,
-        maximum=0,
-        count=1,
-    )
+    HistorySubject.objects.create(host=host, key="RPC0")
+    HistoryMark.objects.create(host=host, at=now, kind="started", text="small")
     AccessAttempt.objects.create(
         username="x", ip_address="127.0.0.1", user_agent="x", failures_since_start=1
     )
@@ -611,6 +603,7 @@ def test_the_conversation_of_somebody_else_is_not_there(
         "<int:lane>": other.lanes.get().pk,
         "<int:question>": asked.pk,
         "<slug:kind>": "json",
+        "<slug:code>": "disk",
     }
     where = f"/{ADDRESSES[view]}"
     for parameter, value in own.items():

@@ -29,6 +29,7 @@ ApiKey.objects.filter(name={!r}).update(revoked=True)
 """
 # Twelve tokens of the prompt, thirty of the answer.
 TOKENS = "writes_with_drafts"
+TOKENS_LEFT = "x-ratelimit-remaining-tokens"
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,30 @@ def test_tokens_of_an_answer_count(
     seen = [ask(second, headers) for _ in range(3)][-1]
     assert seen.status_code == 429 and "tokens a minute" in seen.text
     assert seen.headers["x-ratelimit-limit-tokens"] == "80"
+
+
+def test_an_answer_that_its_client_breaks_off_counts_as_far_as_it_came(
+    fake: FakeEngine, served: Served
+) -> None:
+    headers = key(served, "breaking off", tokens_per_minute=100_000)
+    wait_until(lambda: time.time() % 60 < 40, 25, "the minute is nearly over")
+    with httpx.stream(
+        "POST",
+        f"{served.url}/v1/chat/completions",
+        json=question("floods", stream=True),
+        headers=headers,
+        timeout=60,
+    ) as answer:
+        came = 0
+        for part in answer.iter_raw():
+            came += part.count(b"\n\n")
+            if came > 2000:
+                break
+
+    # Each of these costs 42 itself.
+    left = [int(ask(served, headers).headers[TOKENS_LEFT]) for _ in range(10)]
+
+    assert min(left) < 100_000 - 2000
 
 
 def test_requests_at_a_time_count_until_their_answers_end(

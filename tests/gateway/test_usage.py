@@ -61,7 +61,7 @@ def test_the_last_event_that_tells_usage_counts() -> None:
         event(choices=[], usage=OPENAI),
         b"data: [DONE]\n\n",
     ]
-    assert usage_of_events(b"".join(events)) == Usage(9, 4, 5)
+    assert usage_of_events(reversed(events)) == Usage(9, 4, 5)
 
 
 def test_a_streamed_response_tells_usage_in_its_last_event() -> None:
@@ -69,7 +69,7 @@ def test_a_streamed_response_tells_usage_in_its_last_event() -> None:
         event(type="response.created", response={"status": "in_progress"}),
         event(type="response.completed", response={"usage": RESPONSES}),
     ]
-    assert usage_of_events(b"".join(events)) == Usage(9, 4, 5)
+    assert usage_of_events(reversed(events)) == Usage(9, 4, 5)
 
 
 def test_a_streamed_message_tells_half_at_its_beginning_and_half_at_its_end() -> None:
@@ -81,7 +81,7 @@ def test_a_streamed_message_tells_half_at_its_beginning_and_half_at_its_end() ->
         event(type="message_delta", usage={"output_tokens": 4}),
         event(type="message_stop"),
     ]
-    assert usage_of_events(b"".join(events)) == Usage(9, 4, 5)
+    assert usage_of_events(reversed(events)) == Usage(9, 4, 5)
 
 
 def test_the_beginning_of_a_long_message_is_not_forgotten() -> None:
@@ -91,13 +91,22 @@ def test_the_beginning_of_a_long_message_is_not_forgotten() -> None:
         whole.feed(event(type="content_block_delta", delta={"text": "x" * 1000}))
     whole.feed(event(type="message_delta", usage={"output_tokens": 7}))
     whole.feed(event(type="message_stop"))
-    assert usage_of_events(whole.last).prompt_tokens is None
-    assert usage_of_events(whole.both_ends) == Usage(9, 7, 5)
+    *latest, _ = whole.latest_first()
+    assert usage_of_events(latest).prompt_tokens is None
+    assert usage_of_events(whole.latest_first()) == Usage(9, 7, 5)
+
+
+def test_events_that_came_in_one_piece_are_told_apart() -> None:
+    events = [
+        event(type="message_start", message={"usage": ANTHROPIC}),
+        event(type="message_delta", usage={"output_tokens": 7}),
+    ]
+    assert usage_of_events([b"".join(events)]) == Usage(9, 7, 5)
 
 
 def test_what_is_no_answer_cost_nothing_that_is_known() -> None:
     assert usage_of_answer(b"<html>") == Usage()
-    assert usage_of_events(b": waiting\n\ndata: half") == Usage()
+    assert usage_of_events([b": waiting\n\n", b'data: "usage"']) == Usage()
 
 
 def test_a_count_that_is_not_known_weighs_nothing() -> None:

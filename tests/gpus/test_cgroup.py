@@ -51,6 +51,26 @@ CASES: dict[str, tuple[str, dict[str, str], Limits]] = {
         },
         Limits(MemoryLimit(GIB, MIB), 2.5),
     ),
+    "version 2, a group above is filled by others": (
+        "0::/a/b\n",
+        {
+            "a/memory.max": f"{4 * GIB}\n",
+            "a/memory.current": f"{4 * GIB - 100 * MIB}\n",
+            "a/b/memory.max": f"{GIB}\n",
+            "a/b/memory.current": f"{MIB}\n",
+        },
+        Limits(MemoryLimit(GIB, GIB - 100 * MIB)),
+    ),
+    "version 2, above memory.high everything waits": (
+        "0::/app\n",
+        {
+            "app/memory.max": f"{4 * GIB}\n",
+            "app/memory.high": f"{3 * GIB}\n",
+            "app/memory.current": f"{GIB}\n",
+            "app/memory.stat": f"slab_reclaimable {10 * MIB}\nslab_unreclaimable {MIB}\n",
+        },
+        Limits(MemoryLimit(3 * GIB, GIB - 10 * MIB)),
+    ),
     "version 2 in a container that sees its own group as the root": (
         "0::/../host/path\n",
         {"memory.max": f"{GIB}\n", "cpu.max": "50000 100000\n"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
 from io import StringIO
 
 import pytest
@@ -12,13 +11,13 @@ import redis
 from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
-from django.utils import timezone
 
 from gpus.discovery import register_engine_devices, save_rig
 from gpus.facts import diagnose
-from gpus.models import Gpu, Host, SampleRollup
+from gpus.models import Gpu, HistorySubject, Host
 from gpus.recent import RecentWriter
 from gpus.sample import CardIdentity, CardSample, HostSample, NvmlState, Sample
+from gpus.sampler import Sampler
 from tests.fakes.nvml import MIB, rtx_5090, rtx_pro_6000
 
 Driver = Callable[..., None]
@@ -150,58 +149,6 @@ def test_a_card_that_does_not_exist_is_not_found(
     assert answer.status_code == 404 and b"<script>/" not in answer.content
 
 
-# --- history --------------------------------------------------------------------------------------
-def rolled(host: Host, resolution_s: int, age_s: float, mean: float) -> None:
-    start = timezone.now() - timedelta(seconds=age_s)
-    SampleRollup.objects.create(
-        host=host,
-        card="RPC0",
-        metric="utilisation_percent",
-        resolution_s=resolution_s,
-        start=start,
-        minimum=mean - 1,
-        mean=mean,
-        maximum=mean + 1,
-        count=20,
-    )
-
-
-@pytest.mark.parametrize(
-    ("minutes", "resolution_s"),
-    [(15, 10), (60, 10), (1440, 3600), (360, 60), (10080, 3600)],
-)
-def test_history_comes_in_the_finest_resolution_that_can_be_drawn(
-    viewer: Client, host: Host, minutes: int, resolution_s: int
-) -> None:
-    assert (
-        viewer.get(f"/telemetry/RPC0/history.json?minutes={minutes}").json()[
-            "resolution_s"
-        ]
-        == resolution_s
-    )
-
-
-def test_history_is_oldest_first_and_within_the_span(
-    viewer: Client, host: Host
-) -> None:
-    for age_s, mean in ((30, 3.0), (600, 2.0), (1200, 1.0)):
-        rolled(host, 10, age_s, mean)
-    body = viewer.get("/telemetry/RPC0/history.json?minutes=15").json()
-    assert [point[1:] for point in body["series"]["utilisation_percent"]] == [
-        [1.0, 2.0, 3.0],
-        [2.0, 3.0, 4.0],
-    ]
-
-
-@pytest.mark.parametrize("minutes", ["0", "-1", "ten", "1e3", "99999999", ""])
-def test_a_span_that_is_none_is_refused(
-    viewer: Client, host: Host, minutes: str
-) -> None:
-    assert (
-        viewer.get(f"/telemetry/RPC0/history.json?minutes={minutes}").status_code == 400
-    )
-
-
 # --- doctor ---------------------------------------------------------------------------------------
 def doctor() -> dict[str, dict[str, str]]:
     out = StringIO()
@@ -256,12 +203,14 @@ def test_the_doctor_speaks_in_lines_too(driver: Driver, host: Host) -> None:
 
 
 # --- administration -------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["host", "gpu", "device", "samplerollup"])
+@pytest.mark.parametrize(
+    "name", ["host", "gpu", "device", "historysubject", "historymark"]
+)
 def test_the_administration_lists_and_searches(
     admin: Client, host: Host, name: str
 ) -> None:
     save_rig(host, NvmlState("ok"), (SMALL,))
-    rolled(host, 10, 30, 1.0)
+    HistorySubject.objects.create(host=host, key="RPC0")
     assert admin.get(f"/admin/gpus/{name}/").status_code == 200
     assert admin.get(f"/admin/gpus/{name}/?q=RPC0").status_code == 200
 
@@ -283,3 +232,20 @@ def test_a_card_that_no_engine_lists_is_a_finding_of_page_and_doctor_until_one_d
         host, [{"name": "CUDA0", "description": SMALL.name, "total_bytes": 32120 * MIB}]
     )
     assert told() == [False, False]
+
+
+def test_a_cards_page_tells_what_it_does_now_and_why_a_figure_is_missing(
+    driver: Driver, viewer: Client, host: Host
+) -> None:
+    driver(rtx_pro_6000(), rtx_5090())
+    sampler = Sampler(settings.OMNI_HOST_NAME)
+    sampler.tick()
+    sampler.store.step()
+    sampler.xids.stop()
+    path = f"/cards/{rtx_5090().uuid}/"
+    part = viewer.get(path, headers={"HX-Request": "true"}).content.decode()
+    text = " ".join(part.split())
+    assert "<html" not in text and "210 of 3090 MHz" in text and "400 to 600 W" in text
+    assert text.count("not supported by card or driver") >= 4
+    whole = viewer.get(path).content.decode()
+    assert "<html" in whole and 'id="card-now"' in whole

@@ -21,7 +21,7 @@ from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import channel_layers
 from django.conf import settings
 
-from gpus.models import Gpu, Host, SampleRollup
+from gpus.models import Gpu, HistorySubject, Host
 from gpus.recent import RecentWriter, last_frame, recent
 from gpus.sampler import Deadline, Sampler
 from omni.events import telemetry_group
@@ -78,6 +78,29 @@ async def test_frame_is_kept_without_a_viewer_and_sent_to_one(
         assert len(json.loads((await recent(settings.OMNI_HOST_NAME)).points)) == 2
     finally:
         await layer.group_discard(group, viewer)
+
+
+async def test_a_tick_is_one_message_however_many_look(
+    driver: Driver, host: Host
+) -> None:
+    layer = channel_layers[DEFAULT_CHANNEL_LAYER]
+    group = telemetry_group(settings.OMNI_HOST_NAME)
+    sampler = await sync_to_async(Sampler)(settings.OMNI_HOST_NAME)
+    viewers = [await layer.new_channel() for _ in range(20)]
+    for viewer in viewers:
+        await layer.group_add(group, viewer)
+
+    await sync_to_async(sampler.tick)()
+
+    try:
+        [key] = {layer.prefix + layer.non_local_name(viewer) for viewer in viewers}
+        client = redis.Redis.from_url(settings.CHANNEL_REDIS_URL)
+        assert client.zcard(key) == 1
+        seen = [(await layer.receive(viewer))["sequence"] for viewer in viewers]
+        assert seen == [1] * 20
+    finally:
+        for viewer in viewers:
+            await layer.group_discard(group, viewer)
 
 
 def test_cards_found_by_the_sampler_become_rows_and_keep_their_state(
@@ -230,10 +253,9 @@ def test_what_was_being_collected_is_saved_at_the_end(driver: Driver) -> None:
     sampler.store.start()
     sampler.tick()
     sampler.close()
-    metrics = set(
-        SampleRollup.objects.exclude(card="host").values_list("metric", flat=True)
-    )
-    assert metrics == {
+    card = HistorySubject.objects.exclude(key="host").get()
+    assert card.buckets.exists()
+    assert set(card.metrics) == {
         "memory_used_bytes",
         "utilisation_percent",
         "temperature_celsius",

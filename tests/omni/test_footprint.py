@@ -21,7 +21,7 @@ from django.apps import apps
 from django.db import OperationalError, connection, connections
 
 from deployments.supervision.sampler import SAMPLER
-from gpus.models import Gpu, SampleRollup
+from gpus.models import Gpu, HistoryBucket, HistoryMark
 from omni import up
 from omni.database import KEEP_CONNECTION_S, keep_connections, let_go
 from omni.launcher import (
@@ -150,7 +150,7 @@ def test_nothing_that_the_sampler_does_not_know_hangs_on_what_it_deletes() -> No
         if model._meta.app_label != "gpus"
         for field in model._meta.get_fields()
         if getattr(field, "remote_field", None)
-        and field.related_model in (Gpu, SampleRollup)
+        and field.related_model in (Gpu, HistoryBucket, HistoryMark)
     ]
     assert pointing == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from deployments.engines.external import EXTERNAL
 from deployments.models import Deployment, Engine, Instance
@@ -17,7 +16,9 @@ from deployments.supervision.host_agent import (
     HostAgent,
 )
 from deployments.supervision.wanted import WantedQuery
-from gpus.models import Device, Host, SampleRollup
+from gpus.buckets import save_buckets
+from gpus.models import Device, Host
+from gpus.rollup import Bucket
 from tests.helpers import HandClock, wait_until
 
 pytestmark = pytest.mark.skipif(
@@ -64,17 +65,7 @@ def test_tick_when_idle_for_long_looks_at_everything(
 def test_tick_after_the_sampler_wrote_asks_one_question(
     agent: HostAgent, host: Host
 ) -> None:
-    SampleRollup.objects.create(
-        host=host,
-        card="host",
-        metric="cpu_percent",
-        resolution_s=10,
-        start=timezone.now(),
-        minimum=1.0,
-        mean=2.0,
-        maximum=3.0,
-        count=20,
-    )
+    save_buckets(host, [Bucket("host", "cpu_percent", 0, 1.0, 2.0, 3.0, 20)])
     assert queries(agent) == ["SELECT"]
     assert queries(agent) == []
 

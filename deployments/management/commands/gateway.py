@@ -20,6 +20,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from deployments.gateway.asgi import explain
         from deployments.gateway.standalone import application
+        from deployments.services.gateway_metrics import with_metrics
         from deployments.services.request_history import follow_requests
         from omni.database import keep_connections
         from omni.gateway_server import run
@@ -32,7 +33,7 @@ class Command(BaseCommand):
         gc.collect()
         gc.freeze()
         try:
-            run(host, port, application=application, explain=explain)
+            run(host, port, application=with_metrics(application), explain=explain)
         except OSError as error:
             raise CommandError(
                 f"Cannot listen on {host}:{port}: {error.strerror}."

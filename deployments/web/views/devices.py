@@ -18,6 +18,8 @@ from deployments.services import stand_ins as cpu_stand_ins
 from deployments.services.discovery import local_host
 from deployments.states import InstanceState
 from deployments.supervision.namespaces import are_available
+from gpus.card_facts import owned_processes
+from gpus.facts import latest_sample
 from gpus.models import Device
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, go_to, is_htmx
@@ -103,6 +105,27 @@ def stand_ins_switch(request: HtmxHttpRequest) -> HttpResponse:
         )
     cpu_stand_ins.stand_ins_off(host=host, user=request.user)
     return _done(request, "The stand-ins are removed.")
+
+
+@require_GET
+def card_processes(request: HtmxHttpRequest, key: str) -> HttpResponse:
+    """Who uses a card now: the engines of deployments, and others by name. A part of its page."""
+    host = local_host()
+    sample = latest_sample(host.name, key)
+    instances = Instance.objects.filter(host=host, pid__isnull=False)
+    owners = [
+        (instance.pid or 0, instance)
+        for instance in instances.select_related("deployment", "device")
+    ]
+    if sample is None:
+        nothing = "Nothing measured yet."
+    elif sample.processes is None:
+        nothing = f"N/A: {sample.unanswered.get('processes', 'not reported')}."
+    else:
+        nothing = "No process uses this card."
+    rows = owned_processes(sample, owners) if sample else []
+    context = {"key": key, "rows": rows, "nothing": nothing}
+    return render(request, "deployments/_card_processes.html", context)
 
 
 @require_GET

@@ -48,16 +48,63 @@ class FakeCard:
     name: str
     uuid: str
     bus: str
-    total_mib: int
+    total_mib: int | None
     used_mib: int = 1024
     facts: Mapping[str, int] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
 
     def text(self) -> str:
         rows = [f"card {self.name} | {self.uuid} | {self.bus}"]
-        rows.append(f"memory {self.used_mib * MIB} {self.total_mib * MIB}")
+        if self.total_mib is not None:
+            rows.append(f"memory {self.used_mib * MIB} {self.total_mib * MIB}")
         rows += [f"{key} {value}" for key, value in self.facts.items()]
         return "\n".join([*rows, *self.lines, ""])
+
+
+# What such cards tell besides; a GeForce has no ECC counters, no MIG and no sensor in its memory.
+_BLACKWELL = {
+    "clock_max": 3090,
+    "memory_clock": 14001,
+    "memory_clock_max": 14001,
+    "performance_state": 1,
+    "memory_utilisation": 35,
+    "encoder": 0,
+    "decoder": 0,
+    "fans": 2,
+    "fan": 34,
+    "energy": 8_640_000_000,
+    "persistence": 1,
+}
+_WORKSTATION = {
+    **_BLACKWELL,
+    "bar1": 131072 * MIB,
+    "memory_reserved": 640 * MIB,
+    "power_limit_default": 600_000,
+    "power_limit_min": 150_000,
+    "power_limit_max": 600_000,
+    "temperature_slowdown": 95,
+    "temperature_shutdown": 100,
+    "memory_temperature": 72,
+    "ecc": 1,
+    "ecc_corrected": 0,
+    "ecc_uncorrected": 0,
+    "remapped_rows": 0,
+    "mig": 0,
+}
+_CONSUMER = {
+    **_BLACKWELL,
+    "performance_state": 8,
+    "memory_clock": 405,
+    "memory_utilisation": 0,
+    "bar1": 32768 * MIB,
+    "memory_reserved": 464 * MIB,
+    "power_limit_default": 575_000,
+    "power_limit_min": 400_000,
+    "power_limit_max": 600_000,
+    "temperature_slowdown": 90,
+    "temperature_shutdown": 95,
+    "memory_temperature": 0,
+}
 
 
 def rtx_pro_6000(**changes: object) -> FakeCard:
@@ -68,14 +115,28 @@ def rtx_pro_6000(**changes: object) -> FakeCard:
         "power_limit": 600_000,
         "temperature": 58,
     }
-    link = {"generation": 5, "generation_max": 5, "width": 16, "width_max": 16}
+    link = {
+        "generation": 5,
+        "generation_max": 5,
+        "generation_card": 5,
+        "width": 16,
+        "width_max": 16,
+        "replays": 0,
+    }
     values = {
         "name": "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
         "uuid": "GPU-11111111-2222-3333-4444-555555555555",
         "bus": "00000000:01:00.0",
         "total_mib": 97887,
         "used_mib": 40000,
-        "facts": {**facts, **link, "clock": 2600, "capability": 120, "reasons": 0},
+        "facts": {
+            **facts,
+            **link,
+            **_WORKSTATION,
+            "clock": 2600,
+            "capability": 120,
+            "reasons": 0,
+        },
     }
     return FakeCard(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -88,14 +149,45 @@ def rtx_5090(**changes: object) -> FakeCard:
         "power_limit": 575_000,
         "temperature": 36,
     }
-    link = {"generation": 1, "generation_max": 5, "width": 16, "width_max": 16}
+    link = {
+        "generation": 1,
+        "generation_max": 5,
+        "generation_card": 5,
+        "width": 16,
+        "width_max": 16,
+        "replays": 0,
+    }
     values = {
         "name": "NVIDIA GeForce RTX 5090",
         "uuid": "GPU-99999999-8888-7777-6666-555555555555",
         "bus": "00000000:02:00.0",
         "total_mib": 32607,
         "used_mib": 512,
-        "facts": {**facts, **link, "clock": 210, "capability": 120, "reasons": 1},
+        "facts": {
+            **facts,
+            **link,
+            **_CONSUMER,
+            "clock": 210,
+            "capability": 120,
+            "reasons": 1,
+        },
+    }
+    return FakeCard(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def gb10(**changes: object) -> FakeCard:
+    """Unified memory: it tells neither memory nor link nor fan."""
+    values = {
+        "name": "NVIDIA GB10",
+        "uuid": "GPU-10101010-1010-1010-1010-101010101010",
+        "bus": "0000000F:01:00.0",
+        "total_mib": None,
+        "facts": {
+            "utilisation": 12,
+            "temperature": 41,
+            "clock": 2405,
+            "capability": 121,
+        },
     }
     return FakeCard(**{**values, **changes})  # type: ignore[arg-type]
 
