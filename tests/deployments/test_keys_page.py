@@ -63,10 +63,10 @@ def test_the_page_says_where_programs_ask_and_leads_to_their_settings(
 ) -> None:
     for address, method in (("/keys/", operator.get), ("/keys/new/", operator.post)):
         answer = method(
-            address, {"name": "editor"}, HTTP_HOST="omni:8000", SERVER_PORT="8000"
+            address, {"name": "editor"}, HTTP_HOST="testserver:8000", SERVER_PORT="8000"
         )
         page = answer.content.decode()
-        assert "http://omni:8001/v1</span>" in page
+        assert "http://testserver:8001/v1</span>" in page
         assert page.count('href="/connect/"') > 1
 
 
