@@ -67,7 +67,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Post:
-    """A request to somebody else's server. Its address may be a secret: it is in no repr."""
+    """A request to an external server. Its address may be a secret: it is in no repr."""
 
     url: str
     headers: Mapping[str, str]

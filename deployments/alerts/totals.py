@@ -73,7 +73,7 @@ class Totals:
 def counted(
     buckets: Sequence[int], bounds: Sequence[float], value_s: float
 ) -> list[int]:
-    """The buckets with one more; what was kept with other bounds is begun anew."""
+    """The buckets with one more; what was kept with other bounds begins again."""
     size = len(bounds) + 1
     found = list(buckets) if len(buckets) == size else [0] * size
     found[bisect_left(bounds, value_s)] += 1

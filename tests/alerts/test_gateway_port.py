@@ -41,7 +41,10 @@ def test_the_gateways_port_answers_a_scraper_and_counts_its_requests(
         refused = scraped(gateway, secret)
         assert refused.status_code == 401 and "scrape token" in refused.text
         assert refused.headers["www-authenticate"].startswith("Bearer")
-    assert gateway.post(question("takes_its_time", "faulty", stream=True)).status_code == 200
+    assert (
+        gateway.post(question("takes_its_time", "faulty", stream=True)).status_code
+        == 200
+    )
     counted = 'omni_requests_total{deployment="faulty",status="200"} 1.0'
     first = 'omni_time_to_first_token_seconds_count{deployment="faulty"} 1.0'
     # They are added up a moment after their end.

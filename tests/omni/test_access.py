@@ -9,8 +9,8 @@ from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-# socket-token/ answers 401 instead of a page: a script asks for it.
-OPEN = {"healthz", "login/", "static/", "socket-token/"}
+# socket-token/ and metrics answer 401 instead of a page: a script and a scraper ask for them.
+OPEN = {"healthz", "login/", "static/", "socket-token/", "metrics"}
 # Django's log-out answers everybody with a redirect to the log-in page.
 SAMPLE = {"str": "x", "slug": "some-name", "int": "1", "path": "x", "uuid": "0" * 32}
 
@@ -44,6 +44,12 @@ def test_a_stranger_is_sent_to_log_in(
     response = getattr(anonymous, method)(f"/{path}")
     assert response.status_code == 302
     assert "/login/" in response["Location"]
+
+
+@pytest.mark.django_db
+def test_a_scraper_that_is_not_known_is_told_so(anonymous: Client) -> None:
+    assert anonymous.get("/metrics").status_code == 401
+    assert anonymous.post("/metrics").status_code in (401, 405)
 
 
 @pytest.mark.django_db

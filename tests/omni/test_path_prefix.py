@@ -35,6 +35,10 @@ KNOW_THE_PREFIX = {
     "deployments/gateway/endpoints.py",
     "deployments/web/snippets.py",
     "deployments/gateway/standalone.py",
+    "deployments/services/gateway_metrics.py",
+    # Paths of engines.
+    "deployments/engines/llama_cpp.py",
+    "deployments/engines/vllm.py",
     "omni/middleware.py",
     "omni/settings.py",
     "omni/urls.py",
