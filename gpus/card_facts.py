@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from gpus.links import link_gbps
 from gpus.sample import CardSample
 from omni.units import (
+    MIB,
     UNKNOWN,
     bytes_text,
     celsius_text,
@@ -80,7 +81,8 @@ class _Reasons:
             return NOT_MEASURED
         if self.card.state in ("lost", "error"):
             return "the card does not answer"
-        return self.card.unanswered.get(name, NO_ANSWER)
+        usual = "read in a moment" if name.startswith("link_") else NO_ANSWER
+        return self.card.unanswered.get(name, usual)
 
 
 # --- the groups -----------------------------------------------------------------------------------
@@ -133,13 +135,21 @@ def _power_range(card: CardSample) -> str:
 
 
 def _heat(card: CardSample, fact: _Reasons) -> Iterator[Fact]:
-    for label, name in (
-        ("GPU", "temperature_celsius"),
-        ("Memory", "memory_temperature_celsius"),
-        ("Slows down at", "temperature_slowdown_celsius"),
-        ("Shuts down at", "temperature_shutdown_celsius"),
+    for label, name, value in (
+        ("GPU", "temperature_celsius", card.temperature_celsius),
+        ("Memory", "memory_temperature_celsius", card.memory_temperature_celsius),
+        (
+            "Slows down at",
+            "temperature_slowdown_celsius",
+            card.temperature_slowdown_celsius,
+        ),
+        (
+            "Shuts down at",
+            "temperature_shutdown_celsius",
+            card.temperature_shutdown_celsius,
+        ),
     ):
-        yield fact(label, name, celsius_text(getattr(card, name)))
+        yield fact(label, name, celsius_text(value))
     yield fact("Fan", "fan_percent", percent_text(card.fan_percent))
 
 
@@ -162,6 +172,8 @@ def _link(card: CardSample, fact: _Reasons) -> Iterator[Fact]:
         "pcie_generation_card",
         UNKNOWN if alone is None else f"Gen {alone}",
     )
+    yield fact("Sends", "link_tx_gbps", gbps_text(card.link_tx_gbps))
+    yield fact("Receives", "link_rx_gbps", gbps_text(card.link_rx_gbps))
     yield fact(
         "Replays",
         "pcie_replays",
@@ -291,3 +303,51 @@ def owned_processes(
             )
         )
     return rows
+
+
+@dataclass(frozen=True)
+class MemoryShare:
+    """A part of a card's memory; `kind` is owned, other, driver or unlisted. Percent of the
+    whole."""
+
+    label: str
+    kind: str
+    used_bytes: int
+    x_percent: float
+    width_percent: float
+
+
+def memory_shares(
+    card: CardSample, rows: Sequence[ProcessRow]
+) -> tuple[MemoryShare, ...]:
+    """Who has how much of the card's own memory, as far as the driver tells; () where it does
+    not."""
+    total = card.memory_total_bytes
+    if not total or card.memory_used_bytes is None or card.has_unified_memory:
+        return ()
+    parts: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if row.memory_bytes:
+            kind = "owned" if row.owner else "other"
+            key = (kind, str(row.owner or row.name or "not visible from here"))
+            parts[key] = parts.get(key, 0) + row.memory_bytes
+    if card.memory_reserved_bytes:
+        parts["driver", "Driver"] = card.memory_reserved_bytes
+    unlisted = card.memory_used_bytes - sum(parts.values())
+    if unlisted > LEAST_UNLISTED_BYTES:
+        parts["unlisted", "In use, not listed"] = unlisted
+    return tuple(_shares(parts, total))
+
+
+# Less is what two looks at different moments differ by.
+LEAST_UNLISTED_BYTES = 64 * MIB
+_KINDS = ("owned", "other", "driver", "unlisted")
+
+
+def _shares(parts: dict[tuple[str, str], int], total: int) -> Iterator[MemoryShare]:
+    x = 0.0
+    in_order = sorted(parts.items(), key=lambda part: _KINDS.index(part[0][0]))
+    for (kind, label), used in in_order:
+        width = min(100 * used / total, 100 - x)
+        yield MemoryShare(label, kind, used, round(x, 2), round(width, 2))
+        x += width

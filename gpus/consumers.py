@@ -6,8 +6,8 @@ import asyncio
 
 from django.conf import settings
 
+from gpus.frames import frame_hub
 from gpus.recent import recent
-from omni.events import TelemetryFrame, telemetry_group
 from omni.sockets import PageSocket
 
 
@@ -18,18 +18,14 @@ class TelemetryConsumer(PageSocket):
     async def opened(self) -> None:
         self.newest, self.has_news = "", asyncio.Event()
         # Joined before the history is read: a frame may come twice, none is missed.
-        await self.channel_layer.group_add(
-            telemetry_group(settings.OMNI_HOST_NAME), self.channel_name
-        )
+        await frame_hub().join(self)
         self.sender = asyncio.create_task(self._send())
 
     async def left(self) -> None:
         sender = getattr(self, "sender", None)
         if sender:
             sender.cancel()
-        await self.channel_layer.group_discard(
-            telemetry_group(settings.OMNI_HOST_NAME), self.channel_name
-        )
+        await frame_hub().leave(self)
 
     async def _send(self) -> None:
         await self.send(text_data=(await recent(settings.OMNI_HOST_NAME)).message())
@@ -38,6 +34,6 @@ class TelemetryConsumer(PageSocket):
             self.has_news.clear()
             await self.send(text_data=self.newest)
 
-    async def telemetry_frame(self, event: TelemetryFrame) -> None:
-        self.newest = event["frame"]
+    def show(self, frame: str) -> None:
+        self.newest = frame
         self.has_news.set()

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 # The link and limits change slowly; a card that fails is left alone for a while.
 SLOW_EVERY_S = 5.0
 FAILED_AGAIN_S = 10.0
+# What goes over one card's link takes 40 ms to read.
+LINK_EVERY_S = 0.4
 LOOK_TIMEOUT_S = 15.0
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -80,6 +82,7 @@ class Card:
         self.identity = CardIdentity(index)
         self.static: dict[str, Any] = {}
         self.slow: dict[str, Any] = {}
+        self.link: dict[str, Any] = {}
         # Cards take turns, so that no tick asks all of them for everything.
         self.slow_after_s = slow_after_s
         self.slow_due_s = self.ask_again_s = float("-inf")
@@ -104,7 +107,7 @@ class Card:
     def key(self) -> str:
         return self.identity.uuid or f"GPU{self.identity.index}"
 
-    def sample(self, now_s: float, *, with_link: bool = False) -> CardSample:
+    def sample(self, now_s: float) -> CardSample:
         known: dict[str, Any] = {
             "key": self.key,
             "name": self.identity.shown_name,
@@ -118,7 +121,7 @@ class Card:
         if self.failed and now_s < self.ask_again_s:
             return self.failed
         try:
-            found = self._facts(self.ask, now_s, with_link)
+            found = self._facts(self.ask, now_s)
             self.failed = None
             return CardSample(
                 **known,
@@ -133,14 +136,23 @@ class Card:
             self.failed = CardSample(**known, state=error.state, error=str(error))
             return self.failed
 
-    def _facts(self, ask: Questions, now_s: float, with_link: bool) -> dict[str, Any]:
+    def read_link(self) -> None:
+        """Its samples have the reading until `forget_link`."""
+        if self.ask and not self.failed:
+            # A card that is lost says so in its sample.
+            with suppress(CardFailed):
+                self.link = link_traffic(self.ask)
+
+    def forget_link(self) -> None:
+        self.link = {}
+
+    def _facts(self, ask: Questions, now_s: float) -> dict[str, Any]:
         ask.asks_all = now_s >= self.slow_due_s
         if ask.asks_all:
             self.slow = slow_facts(ask)
             is_first = self.slow_due_s == float("-inf")
             self.slow_due_s = now_s + (self.slow_after_s if is_first else SLOW_EVERY_S)
-        link = link_traffic(ask) if with_link else {}
-        return {**fast_facts(ask), **self.slow, **link}
+        return {**fast_facts(ask), **self.slow, **self.link}
 
 
 class Nvml:
@@ -153,6 +165,7 @@ class Nvml:
         self.state = NvmlState("not_started")
         self.cards: list[Card] = []
         self._links_read = 0
+        self._link_due_s = float("-inf")
 
     def start(self) -> NvmlState:
         """Also again, when it failed before or its cards do: handles do not outlive a driver
@@ -210,14 +223,15 @@ class Nvml:
     def sample(
         self, now_s: float, *, with_links: bool = False
     ) -> tuple[CardSample, ...]:
-        """`with_links`: one card's link is read as well, another one at each call."""
-        chosen = None
-        if with_links and self.cards:
-            chosen = self.cards[self._links_read % len(self.cards)]
+        """`with_links`: each sample has its card's newest reading; links are read in turns."""
+        if not with_links:
+            for card in self.cards:
+                card.forget_link()
+        elif self.cards and now_s >= self._link_due_s:
+            self._link_due_s = now_s + LINK_EVERY_S
+            self.cards[self._links_read % len(self.cards)].read_link()
             self._links_read += 1
-        return tuple(
-            card.sample(now_s, with_link=card is chosen) for card in self.cards
-        )
+        return tuple(card.sample(now_s) for card in self.cards)
 
 
 def look(timeout_s: float = LOOK_TIMEOUT_S) -> NvmlReport:

@@ -25,6 +25,9 @@ _THROTTLE = {
     pynvml.nvmlClocksEventReasonSwThermalSlowdown: "temperature (driver)",
     pynvml.nvmlClocksEventReasonHwThermalSlowdown: "temperature (hardware)",
     pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "power brake",
+    # These two have their older names only.
+    pynvml.nvmlClocksThrottleReasonBoardLimit: "board limit",
+    pynvml.nvmlClocksThrottleReasonReliability: "reliability (voltage)",
 }
 LOST = {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_GPU_NOT_FOUND}
 # After these the whole card is in doubt when it cannot even tell its memory; before that, one

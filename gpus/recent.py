@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,17 @@ def last_frame(host: str) -> str:
     if frame:
         return str(frame.decode())
     return ""
+
+
+def want_links(host: str) -> None:
+    """Frames have what goes over the links for the next seconds."""
+    with (
+        suppress(redis.RedisError, OSError),
+        redis.Redis.from_url(
+            settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S
+        ) as client,
+    ):
+        client.set(_links_wanted(host), 1, ex=LINKS_WANTED_S)
 
 
 class FrameReader:

@@ -17,6 +17,7 @@ from gpus.facts import latest_findings, latest_sample, latest_samples, unhidden
 from gpus.history_shown import history_context
 from gpus.links import link_gbps
 from gpus.models import Device, Gpu, Host
+from gpus.recent import want_links
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, wants_part
 
@@ -145,5 +146,8 @@ def card(request: HtmxHttpRequest, key: str) -> HttpResponse:
 
 def _now(host: Host, card: ShownCard) -> dict[str, Any]:
     """What the part of the page that fetches itself again shows."""
-    sample = latest_sample(host.name, card.key) if card.gpu else None
+    sample = None
+    if card.gpu:
+        want_links(host.name)
+        sample = latest_sample(host.name, card.key)
     return {"card": card, "groups": card_facts(sample), "sample": sample}

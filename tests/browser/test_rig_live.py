@@ -210,16 +210,18 @@ def test_a_point_without_neighbours_is_drawn_by_itself(
 def test_a_cards_page_follows_the_card_and_says_why_a_figure_is_missing(
     card_page: Page, cards: Callable[..., None]
 ) -> None:
-    cards(BIG, rtx_5090(lines=(f"process {os.getpid()} {300 << 20}",)))
+    lines = (f"process {os.getpid()} {7 << 30}", f"drawing 1 {3 << 30}")
+    cards(BIG, rtx_5090(used_mib=12_000, lines=lines))
     card_page.goto(re.sub("/rig/$", f"/cards/{SMALL.uuid}/", card_page.url))
     now = card_page.locator("#card-now")
     expect(now).to_contain_text("210 of 3090 MHz")
     ecc = now.locator("dt:text-is('ECC') + dd")
     expect(ecc).to_contain_text("not supported by card or driver")
     processes = card_page.locator("#card-processes")
-    expect(processes).to_contain_text("300 MiB", timeout=20_000)
+    expect(processes).to_contain_text("7 GiB", timeout=20_000)
     expect(processes).to_contain_text("Other")
-    cards(BIG, rtx_5090(facts={**SMALL.facts, "clock": 2400, "reasons": 0x40}))
+    facts = {**SMALL.facts, "clock": 2400, "reasons": 0x40}
+    cards(BIG, rtx_5090(used_mib=12_000, lines=lines, facts=facts))
     expect(now).to_contain_text("2400 of 3090 MHz", timeout=10_000)
     expect(now).to_contain_text("temperature (hardware)")
     assert in_four_looks(card_page, "card-now") == []

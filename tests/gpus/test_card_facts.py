@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpus.card_facts import Fact, card_facts, owned_processes
+from gpus.card_facts import Fact, card_facts, memory_shares, owned_processes
 from gpus.nvml_fields import NOT_SUPPORTED
 from gpus.sample import CardProcess, CardSample
 
@@ -126,3 +126,50 @@ def test_processes_belong_to_who_started_them() -> None:
         ("Xorg", None),
     ]
     assert owned_processes(sample(), [(10, "one")]) == []
+
+
+def test_memory_is_shared_out_by_owner_and_name() -> None:
+    processes = (
+        CardProcess(10, "llama-server", 16 * GIB),
+        CardProcess(99, "Xorg", 4 * GIB),
+        CardProcess(98, "", 2 * GIB),
+    )
+    card = sample(
+        processes=processes,
+        memory_used_bytes=24 * GIB,
+        memory_total_bytes=32 * GIB,
+        memory_reserved_bytes=GIB,
+    )
+    shares = memory_shares(card, owned_processes(card, [(10, "coder")]))
+    assert [(s.label, s.kind, s.used_bytes // GIB) for s in shares] == [
+        ("coder", "owned", 16),
+        ("Xorg", "other", 4),
+        ("not visible from here", "other", 2),
+        ("Driver", "driver", 1),
+        ("In use, not listed", "unlisted", 1),
+    ]
+    assert [share.x_percent for share in shares] == [0.0, 50.0, 62.5, 68.75, 71.88]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"memory_used_bytes": 1},
+        {"memory_used_bytes": 1, "memory_total_bytes": 9, "has_unified_memory": True},
+    ],
+)
+def test_memory_that_is_not_the_cards_own_is_not_shared_out(
+    values: dict[str, Any],
+) -> None:
+    assert memory_shares(sample(**values), []) == ()
+
+
+def test_shares_never_reach_beyond_the_card() -> None:
+    card = sample(
+        processes=(CardProcess(1, "a", 9), CardProcess(2, "b", 9)),
+        memory_used_bytes=10,
+        memory_total_bytes=10,
+    )
+    shares = memory_shares(card, owned_processes(card, []))
+    assert sum(share.width_percent for share in shares) == 100

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gpus.nvml import FAILED_AGAIN_S, SLOW_EVERY_S, Nvml, look
+from gpus.nvml import FAILED_AGAIN_S, LINK_EVERY_S, SLOW_EVERY_S, Nvml, look
 from gpus.nvml_events import XidWatch
 from gpus.nvml_fields import NOT_SUPPORTED
 from gpus.sample import (
@@ -296,6 +296,8 @@ def test_a_driver_without_the_newer_temperature_call_is_asked_the_older_way(
         (4, ("power limit",)),
         (0x20 | 0x80, ("temperature (driver)", "power brake")),
         (0x8 | 0x40, ("hardware slowdown", "temperature (hardware)")),
+        (0x10 | 0x200, ("sync boost group", "board limit")),
+        (2 | 0x100 | 0x400, ("reliability (voltage)",)),
     ],
 )
 def test_throttle_reasons_are_named(
@@ -433,9 +435,13 @@ def test_links_are_read_while_somebody_measures_one_card_at_a_time(
     driver(rtx_pro_6000(facts=link), rtx_5090(facts=link))
     nvml = started()
     assert [card.link_tx_gbps for card in nvml.sample(0.0)] == [None, None]
-    first, second = (nvml.sample(0.0, with_links=True) for _ in range(2))
+    first, soon, second = (
+        nvml.sample(now_s, with_links=True) for now_s in (0.0, 0.1, LINK_EVERY_S)
+    )
     assert [card.link_tx_gbps for card in first] == [1.5, None]
-    assert [card.link_rx_gbps for card in second] == [None, 0.00025]
+    assert soon == first
+    assert [card.link_rx_gbps for card in second] == [0.00025, 0.00025]
+    assert [card.link_rx_gbps for card in nvml.sample(9.0)] == [None, None]
 
 
 def test_card_that_does_not_tell_its_link_has_none(driver: Driver) -> None:

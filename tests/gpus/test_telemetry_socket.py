@@ -102,7 +102,7 @@ async def test_a_viewer_that_reads_slowly_gets_the_newest_frame_and_no_old_ones(
     while not sent:
         await asyncio.sleep(0)
     for at in range(50):
-        await consumer.telemetry_frame(frame(at))  # type: ignore[arg-type]
+        consumer.show(frame(at)["frame"])
     is_free.set()
     while len(sent) < 2:
         await asyncio.sleep(0)
@@ -134,3 +134,28 @@ def test_only_the_last_quarter_of_an_hour_is_kept(writer: RecentWriter) -> None:
     assert [
         json.loads(point)[0] for point in client.lrange(writer.points, 0, -1)
     ] == list(range(15, 25))  # type: ignore[union-attr]
+
+
+async def test_viewers_of_one_process_are_one_listener(
+    viewer_user: User, admin_user: User
+) -> None:
+    async with (
+        page_socket(PATH, viewer_user) as one,
+        page_socket(PATH, admin_user) as two,
+    ):
+        for caller in (one, two):
+            await caller.receive_json_from(5)
+        await members(GROUP, 1)
+    await members(GROUP, 0)
+
+
+async def test_frames_come_again_after_the_broker_forgot_who_listens(
+    viewer_user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpus.frames.REJOIN_S", 0.1)
+    async with page_socket(PATH, viewer_user) as caller:
+        await caller.receive_json_from(5)
+        redis.Redis.from_url(settings.CHANNEL_REDIS_URL).delete(f"omni:group:{GROUP}")
+        await members(GROUP, 1)
+        await publish_async(GROUP, frame(11))
+        assert (await caller.receive_json_from(5))["at"] == 11

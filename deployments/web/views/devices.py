@@ -18,7 +18,7 @@ from deployments.services import stand_ins as cpu_stand_ins
 from deployments.services.discovery import local_host
 from deployments.states import InstanceState
 from deployments.supervision.namespaces import are_available
-from gpus.card_facts import owned_processes
+from gpus.card_facts import memory_shares, owned_processes
 from gpus.facts import latest_sample
 from gpus.models import Device
 from omni.errors import OmniError
@@ -124,7 +124,8 @@ def card_processes(request: HtmxHttpRequest, key: str) -> HttpResponse:
     else:
         nothing = "No process uses this card."
     rows = owned_processes(sample, owners) if sample else []
-    context = {"key": key, "rows": rows, "nothing": nothing}
+    shares = memory_shares(sample, rows) if sample else ()
+    context = {"key": key, "rows": rows, "nothing": nothing, "shares": shares}
     return render(request, "deployments/_card_processes.html", context)
 
 

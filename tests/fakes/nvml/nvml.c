@@ -145,6 +145,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
   *handle = (void *)(long)(index + 1);
   return cards[index].open;
 }
+int nvmlDeviceGetIndex(void *handle, unsigned *to) { *to = ((long)handle & 0xff) - 1; return OK; }
 int nvmlDeviceGetName(void *handle, char *to, unsigned length) { return copy(handle, "name", to, length); }
 int nvmlDeviceGetUUID(void *handle, char *to, unsigned length) { return copy(handle, "uuid", to, length); }
 
