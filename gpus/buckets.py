@@ -24,7 +24,7 @@ from gpus.rollup import (
 from gpus.spans import History, history_of, reaching_back, resolutions_for, step_for
 
 # Deleting holds SQLite's one lock: a few at a time let everybody else through.
-MOST_DELETED = 1000
+MOST_DELETED = 500
 
 
 # --- writing --------------------------------------------------------------------------------------

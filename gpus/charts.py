@@ -28,13 +28,20 @@ TITLES = {
     "kv_percent": "KV cache used",
     "acceptance_percent": "Draft acceptance rate",
     "first_token_ms": "Time to first token (TTFT)",
+    "clock_mhz": "Core clock",
+    "memory_utilisation_percent": "Memory bus utilisation",
+    "encoder_percent": "Video encoder",
+    "decoder_percent": "Video decoder",
+    "link_tx_gbps": "Link, sent",
+    "link_rx_gbps": "Link, received",
+    "load_1": "Load average, 1 min",
     "pcie_generation": "PCIe generation",
     "pcie_width": "PCIe width",
 }
 # What each kind of subject is known to have: it is shown as N/A where it was not measured.
 OF_CARDS = (
     *("utilisation_percent", "memory_used_bytes", "power_watts"),
-    "temperature_celsius",
+    *("temperature_celsius", "clock_mhz"),
 )
 OF_HOST = ("cpu_percent", "memory_used_bytes")
 OF_DEPLOYMENTS = (

@@ -170,7 +170,7 @@ WORK = {
     "discovery": "Looking for devices, engines and models failed",
     "history": "What deployments do is not kept for their charts",
     "alerts": "The agent cannot look for alerts",
-    "alert messages": "Messages of alerts cannot be sent",
+    "alert_messages": "Messages of alerts cannot be sent",
 }
 
 

@@ -34,7 +34,7 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 def history(request: HtmxHttpRequest) -> HttpResponse:
     host = _host()
     choices = choices_of(host)
-    key = request.GET.get("subject", "") or (choices[0].key if choices else "")
+    key = _subject(request) or (choices[0].key if choices else "")
     # One that has not run yet is in no list: the page says so.
     chosen = next((each for each in choices if each.key == key), None)
     groups: dict[str, list[Choice]] = {}
@@ -48,7 +48,7 @@ def history(request: HtmxHttpRequest) -> HttpResponse:
 def points(request: HtmxHttpRequest) -> JsonResponse:
     """Points of one subject from `from` to `to` (seconds since 1970), and the marks between."""
     host = _host()
-    key = request.GET.get("subject", "")
+    key = _subject(request)
     since_s, until_s = span_of(request)
     subject = HistorySubject.objects.filter(host=host, key=key).first()
     found = read_history(subject, since_s, until_s) if subject else History(0)
@@ -70,7 +70,7 @@ def points(request: HtmxHttpRequest) -> JsonResponse:
 @require_GET
 def export(request: HtmxHttpRequest) -> StreamingHttpResponse:
     """The same points as CSV, times in UTC."""
-    key = request.GET.get("subject", "")
+    key = _subject(request)
     since_s, until_s = span_of(request)
     subject = HistorySubject.objects.filter(host=_host(), key=key).first()
     if subject is None:
@@ -102,6 +102,11 @@ def span_of(request: HtmxHttpRequest) -> tuple[int, int]:
     if until_s > time.time() + 100 * LONGEST_SPAN_S:
         raise OmniError("bad_span", "The span is in the far future.", "Choose another.")
     return since_s, until_s
+
+
+def _subject(request: HtmxHttpRequest) -> str:
+    """PostgreSQL looks for no NUL."""
+    return request.GET.get("subject", "").replace("\0", "")
 
 
 def _host() -> Host:

@@ -274,9 +274,11 @@ class Sample:
         found: dict[tuple[str, str], float | None] = {
             ("host", "cpu_percent"): self.host.cpu_percent,
             ("host", "memory_used_bytes"): self.host.ram_used_bytes,
+            ("host", "swap_used_bytes"): self.host.swap_used_bytes,
+            ("host", "load_1"): self.host.load_1,
         }
         for card in self.cards:
-            found |= {(card.key, name): getattr(card, name) for name in CHARTED}
+            found |= {(card.key, name): getattr(card, name) for name in KEPT}
         return {key: float(value) for key, value in found.items() if value is not None}
 
 
@@ -285,6 +287,23 @@ CHARTED = (
     "utilisation_percent",
     "temperature_celsius",
     "power_watts",
+)
+
+
+# What the history has of a card (gpus/charts.py says how it is drawn).
+KEPT = (
+    *CHARTED,
+    "memory_utilisation_percent",
+    "clock_mhz",
+    "memory_clock_mhz",
+    "memory_temperature_celsius",
+    "fan_percent",
+    "encoder_percent",
+    "decoder_percent",
+    "pcie_generation",
+    "pcie_width",
+    "link_tx_gbps",
+    "link_rx_gbps",
 )
 
 

@@ -29,3 +29,11 @@ class OmniError(Exception):
 
     def as_dict(self) -> dict[str, str]:
         return {"code": self.code, "text": self.text, "fix": self.fix}
+
+
+class TryLater(OmniError):
+    """There is no room now; asking again may help after `retry_after_s`."""
+
+    def __init__(self, code: str, text: str, fix: str, *, retry_after_s: int) -> None:
+        super().__init__(code, text, fix, retry=True)
+        self.retry_after_s = retry_after_s

@@ -31,6 +31,11 @@ ICONS: dict[str, str] = {
     ),
     "key": '<circle cx="8" cy="15" r="4.500"/><path d="m11.500 11.500 8-8M16 7l3 3"/>',
     "activity": '<path d="M3 12h4l3-7 4 14 3-7h4"/>',
+    "doctor": (
+        '<path d="M5 4v5a4 4 0 0 0 8 0V4M9 13v2a5 5 0 0 0 9.500 2"/><circle cx="19" cy="14"'
+        ' r="2.500"/>'
+    ),
+    "bell": '<path d="M6 17V11a6 6 0 0 1 12 0v6l1.500 1h-15zM10.500 21h3"/>',
     "play": '<path d="M7 5v14l12-7z"/>',
     "stop": '<rect x="6" y="6" width="12" height="12" rx="1.5"/>',
     "trash": '<path d="M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13M10 11v5M14 11v5"/>',

@@ -34,6 +34,11 @@ def count_text(value: float | None) -> str:
     return f"{value:.0f}"
 
 
+def grouped_text(value: int | None) -> str:
+    """134515008 → '134,515,008'."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
 def tps_text(value: float | None) -> str:
     if value is None:
         return UNKNOWN

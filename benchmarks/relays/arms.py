@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
+from deployments.engines.probe.environment import engine_environment
 from tests.gateway.served import Served
 from tests.helpers import free_port, wait_until
 from tests.panel import ROOT
@@ -224,5 +225,7 @@ def router(
     preset.write_text(f"[smol]\nmodel = {model}\n")
     url = f"http://127.0.0.1:{port}"
     argv = [str(binary), "--models-preset", str(preset), "--port", str(port), *flags]
-    with running(argv, f"{url}/health", folder / "router.log") as process:
+    env = engine_environment(argv[0])
+    log = folder / "router.log"
+    with running(argv, f"{url}/health", log, env) as process:
         yield Arm("llama.cpp router", url, "smol", pids=(process.pid,), without="-m")

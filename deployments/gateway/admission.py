@@ -12,14 +12,13 @@ from django.conf import settings
 
 from deployments.gateway.directory import fresh_table, routing_table
 from deployments.gateway.queues import DeploymentQueue, Turn, queues
-from deployments.gateway.reply import TryLater
 from deployments.gateway.routing import Asked, RoutedRequest, not_ready, route_request
 from deployments.gateway.table import LEAVING, STOPPED, Serving
 from deployments.gateway.waiting import Wait, took_too_long
 from deployments.gateway.waking import watch
 from deployments.instances.drain import Draining, RequestLocks
 from deployments.states import UNLOADED
-from omni.errors import OmniError
+from omni.errors import OmniError, TryLater
 
 # As long as a large model takes from a slow disk; a client with less patience hangs up.
 LONGEST_WAIT_S = 900.0

@@ -20,7 +20,7 @@ from deployments.gateway.scopes import EVERYTHING, Scope
 from deployments.gateway.snapshot import Snapshot
 from deployments.models import ApiKey
 from omni.database import DatabasePool, ReadOnChange
-from omni.errors import OmniError
+from omni.errors import OmniError, TryLater
 
 REMEMBERED_KEYS = 4096
 LONGEST_KEY = 200
@@ -110,8 +110,9 @@ async def authorize(headers: Iterable[tuple[bytes, bytes]], client: str = "") ->
     digest = sha256(secret.encode()).digest()
     if digest not in _verified and _wrong.is_over(client):
         text = f"More than {MOST_WRONG} wrong API keys came from this address."
-        raise OmniError(
-            "too_many_wrong_keys", text, f"Wait {COUNTED_S:.0f} s.", retry=True
+        wait_s = round(COUNTED_S)
+        raise TryLater(
+            "too_many_wrong_keys", text, f"Wait {wait_s} s.", retry_after_s=wait_s
         )
     stored = await _stored(secret)
     if stored is None or not await _is_right(secret, digest, stored):

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from omni.errors import OmniError
+from omni.errors import TryLater
 
 WINDOW_S = 60
 # When a place becomes free nobody knows: an answer takes as long as it takes.
@@ -51,13 +51,13 @@ class Counts:
     reset_s: float
 
 
-class LimitError(OmniError):
-    """A limit of the key is used up; `retry_after_s` is when it may be worth asking again."""
+class LimitError(TryLater):
+    """A limit of the key is used up."""
 
     def __init__(self, limit: Limit, text: str, fix: str, retry_after_s: int) -> None:
-        super().__init__("rate_limit_exceeded", text, fix, retry=True)
+        code = "rate_limit_exceeded"
+        super().__init__(code, text, fix, retry_after_s=retry_after_s)
         self.limit = limit
-        self.retry_after_s = retry_after_s
         self.headers: dict[str, str] = {}
 
 

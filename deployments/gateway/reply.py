@@ -17,7 +17,7 @@ from deployments.gateway.shapes import (
     error_event,
     status_of,
 )
-from omni.errors import OmniError
+from omni.errors import OmniError, TryLater
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -27,15 +27,8 @@ STREAM_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-RETRY_AFTER_S = {"too_many_wrong_keys": 60}
-
-
-class TryLater(OmniError):
-    """Somebody asks for more than there is room for; after so long there may be some."""
-
-    def __init__(self, code: str, text: str, fix: str, *, retry_after_s: int) -> None:
-        super().__init__(code, text, fix, retry=True)
-        self.retry_after_s = retry_after_s
+# Of an error that does not say when asking again may help.
+RETRY_AFTER_S = 2
 
 
 class Reply:
@@ -144,12 +137,12 @@ class Reply:
 
 def failure_headers(error: OmniError) -> dict[str, str]:
     headers = {"www-authenticate": "Bearer"} if status_of(error) == 401 else {}
+    if isinstance(error, LimitError):
+        headers |= error.headers
     if isinstance(error, TryLater):
         headers["retry-after"] = str(error.retry_after_s)
     elif error.retry:
-        headers["retry-after"] = str(RETRY_AFTER_S.get(error.code, 2))
-    if isinstance(error, LimitError):
-        headers |= {**error.headers, "retry-after": str(error.retry_after_s)}
+        headers["retry-after"] = str(RETRY_AFTER_S)
     return headers
 
 

@@ -6,6 +6,7 @@ that the alerts page shows.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import timedelta
 from smtplib import SMTPException
@@ -39,6 +40,7 @@ LONGEST_PAUSE_S = 600.0
 # A sender that was killed in the middle of an attempt tries again after so long.
 CLAIMED_S = 60.0
 TIMEOUT_S = 10.0
+WITHIN_S = 20.0
 IDLE_S = 30.0
 KEPT_DAYS = 30
 
@@ -143,24 +145,30 @@ def _message(delivery: AlertDelivery) -> Message:
 
 
 def _post(post: Post) -> None:
-    """Nothing of the answer but its status is read, and no redirect is followed. Raises NotSent."""
+    """Raises NotSent."""
     try:
-        with (
-            httpx.Client(
-                timeout=TIMEOUT_S,
-                follow_redirects=False,
-                trust_env=not _is_near(post.url),
-            ) as client,
-            client.stream(
-                "POST", post.url, content=post.body, headers=dict(post.headers)
-            ) as response,
-        ):
-            status = response.status_code
+        status = asyncio.run(_status(post))
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         # Its text may have the address in it, and that the token.
         raise NotSent(f"It cannot be reached ({type(error).__name__}).") from None
     if status >= 300:
         raise NotSent(f"It answered with status {status}.", is_final=_is_final(status))
+
+
+async def _status(post: Post) -> int:
+    """Nothing else of the answer is read, and no redirect is followed. An answer that comes in
+    drops is not waited for either."""
+    by_proxy = not _is_near(post.url)
+    async with (
+        asyncio.timeout(WITHIN_S),
+        httpx.AsyncClient(
+            timeout=TIMEOUT_S, trust_env=by_proxy, follow_redirects=False
+        ) as client,
+        client.stream(
+            "POST", post.url, content=post.body, headers=dict(post.headers)
+        ) as response,
+    ):
+        return response.status_code
 
 
 def _is_near(url: str) -> bool:

@@ -22,7 +22,7 @@ from deployments.engines.counters import (
     drafts_in_log,
     engine_counters,
 )
-from deployments.engines.slots import slots_at_work
+from deployments.engines.slots import held_percent, slots_at_work
 from deployments.instances.connecting import address_of
 from deployments.instances.demand import Demand
 from deployments.instances.engine_client import begin_asking, engine_request
@@ -36,6 +36,7 @@ from gpus.models import Host
 from gpus.rollup import FINEST_S, Bucket, Roller
 
 SLOTS = "/slots"
+SHARED_CACHE = frozenset({"-kvu", "--kv-unified"})
 # An engine answers between two batches; what it says too late is read at the next look.
 LIMIT_S = 2.0
 MOST_BYTES = 4 << 20
@@ -96,7 +97,9 @@ class LoadHistory:
             titles[key] = deployment.name
             own = ended.get(deployment.name, Ended())
             counters = _counters(metrics)
-            found = self._figures(instance, counters, _decoding(slots), own)
+            found = self._figures(
+                instance, counters, _slot_figures(slots, instance), own
+            )
             queued = counters.queued or 0
             found["queue_length"] = waiting.get(deployment.pk, 0) + queued
             roller.add(at_s, {(key, name): value for name, value in found.items()})
@@ -110,10 +113,14 @@ class LoadHistory:
 
     # --- one deployment ---------------------------------------------------------------------------
     def _figures(
-        self, instance: Instance, counters: EngineCounters, decoding: int, ended: Ended
+        self,
+        instance: Instance,
+        counters: EngineCounters,
+        slots: SlotFigures,
+        ended: Ended,
     ) -> dict[str, float]:
         """What is not known now is left out."""
-        now = self._counted(instance, counters, decoding)
+        now = self._counted(instance, counters, slots.decoding)
         last = self._last.get(instance.pk)
         if last is None or last.process != now.process:
             last = now
@@ -123,7 +130,9 @@ class LoadHistory:
         drafted, accepted = self._drafts(instance, last, now)
         found = {
             "requests": counters.requests,
-            "kv_percent": counters.kv_percent,
+            "kv_percent": slots.kv_percent
+            if counters.kv_percent is None
+            else counters.kv_percent,
             "acceptance_percent": 100 * accepted / drafted if drafted > 0 else None,
             **self._rates(last, now, ended),
         }
@@ -271,14 +280,25 @@ def _counters(answer: Answer) -> EngineCounters:
     )
 
 
-def _decoding(answer: Answer) -> int:
-    """Tokens of the answers that are being written, which the counters do not have yet."""
+@dataclass(frozen=True)
+class SlotFigures:
+    """`decoding` are tokens of answers that are being written, which no counter has yet."""
+
+    decoding: int = 0
+    kv_percent: float | None = None
+
+
+def _slot_figures(answer: Answer, instance: Instance) -> SlotFigures:
     body = _body(answer)
+    if body is None:
+        return SlotFigures()
     try:
-        slots = slots_at_work(json.loads(body)) if body else {}
+        slots = json.loads(body)
+        decoding = sum(work.n_decoded for work in slots_at_work(slots).values())
     except ValueError:
-        return 0
-    return sum(work.n_decoded for work in slots.values())
+        return SlotFigures()
+    is_shared = not SHARED_CACHE.isdisjoint(instance.argv)
+    return SlotFigures(decoding, held_percent(slots, is_shared=is_shared))
 
 
 def _rate(before: float | None, now: float | None, span_s: float) -> float | None:

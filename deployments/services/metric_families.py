@@ -21,6 +21,7 @@ from deployments.gateway.kv_transfer_state import counts
 from deployments.models import Deployment, Instance, RequestTotals
 from deployments.services.alerting import counts_by_subject
 from deployments.services.card_metrics import Cards
+from deployments.services.load_metrics import EngineLoads
 from deployments.services.running_requests import open_requests_by_deployment
 from deployments.states import InstanceState
 
@@ -63,7 +64,8 @@ def _restarts() -> Metric:
 def _kv_transfers() -> Metric:
     family = CounterMetricFamily(
         "omni_handovers",
-        "KV caches handed over from prefill to decode, by what became of them.",
+        "KV caches handed over from prefill to decode by the process that answers, by what"
+        " became of them.",
         labels=("deployment", "outcome"),
     )
     for (name, outcome), count in sorted(counts.items()):
@@ -176,4 +178,10 @@ class _Alerts(Collector):
         yield family
 
 
-FAMILIES: tuple[Families, ...] = (_Deployments, _Requests, Cards, _Alerts)
+FAMILIES: tuple[Families, ...] = (
+    _Deployments,
+    _Requests,
+    EngineLoads,
+    Cards,
+    _Alerts,
+)

@@ -174,7 +174,7 @@ def _sending_loop() -> None:
         _sending_nudged.clear()
         rest_s = SENDING_RETRY_S
         if _is_the_agent.is_set():
-            with recording_problems("alert messages"):
+            with recording_problems("alert_messages"):
                 rest_s = send_due(local_host())
         let_go()
         _sending_nudged.wait(rest_s)

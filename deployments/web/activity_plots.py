@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from deployments.services.request_figures import HOUR_S, Sums
 
@@ -40,8 +40,17 @@ class BarPlot:
     most: int
 
     @property
+    def is_by_hour(self) -> bool:
+        return self.step_h < 24
+
+    @property
+    def last(self) -> datetime:
+        """When the last bar begins."""
+        return self.ends - timedelta(hours=self.step_h)
+
+    @property
     def step_text(self) -> str:
-        if self.step_h < 24:
+        if self.is_by_hour:
             return "hour" if self.step_h == 1 else f"{self.step_h} hours"
         days = self.step_h // 24
         return "day (UTC)" if days == 1 else f"{days} days"

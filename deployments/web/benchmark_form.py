@@ -47,7 +47,7 @@ from deployments.web.benchmark_fields import (
     START,
     BenchmarkFields,
 )
-from deployments.web.form_fields import choice_field
+from deployments.web.form_fields import choice_field, describe
 from omni.errors import OmniError
 
 
@@ -92,9 +92,7 @@ class BenchmarkForm(BenchmarkFields):
             self._take_file()
         elif "swaps" not in self.initial:
             self.initial["swaps"] = bool(self.sharing or self.apart)
-        for name, field in self.fields.items():
-            if field.help_text:
-                field.widget.attrs["aria-describedby"] = f"{name}-help"
+        describe(self)
         for name in ("called", "users", "rates"):
             self.fields[name].widget.attrs["autocomplete"] = "off"
 

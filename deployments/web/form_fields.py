@@ -23,3 +23,10 @@ def model_field(form: forms.Form, name: str) -> ModelField:
     field = form.fields[name]
     assert isinstance(field, forms.ModelChoiceField)
     return field
+
+
+def describe(form: forms.Form) -> None:
+    """Ties each field to its help and its errors, for who cannot see that they stand together."""
+    for name, field in form.fields.items():
+        if field.help_text:
+            field.widget.attrs["aria-describedby"] = f"{name}-help"

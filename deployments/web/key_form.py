@@ -12,8 +12,7 @@ from django.utils import timezone
 from deployments.advice.purposes import KNOWN
 from deployments.models import ApiKey
 from deployments.services.keys import LARGEST_LIMIT, LONGEST_NAME, KeyTerms
-from deployments.web.form_fields import choice_field
-from deployments.web.server_forms import describe
+from deployments.web.form_fields import choice_field, describe
 
 
 def _limit(label: str, help_text: str) -> forms.IntegerField:

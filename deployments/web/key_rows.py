@@ -58,8 +58,8 @@ def _limits(key: ApiKey, use: KeyUse | None) -> tuple[LimitUse, ...]:
         (use.requests, use.tokens, use.running) if use else (None, None, None)
     )
     limits = (
-        LimitUse(key.requests_per_minute, "requests a minute", requests),
-        LimitUse(key.tokens_per_minute, "tokens a minute", tokens),
+        LimitUse(key.requests_per_minute, "requests/min", requests),
+        LimitUse(key.tokens_per_minute, "tokens/min", tokens),
         LimitUse(key.concurrent_requests, "at a time", running),
     )
     return tuple(each for each in limits if each.limit)

@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 
 from deployments.gateway.table import AUTO
+from deployments.web.form_fields import describe
 
 LONGEST_CHARACTERS = 1_000_000
 NOBODY = ("", "Nobody: it begins")
@@ -48,7 +49,6 @@ class PromptForm(forms.Form):
             required=False,
             choices=[(name, name) for name in (AUTO, *routes)],
             help_text="auto, or a route with rules",
-            widget=forms.Select(attrs={"aria-describedby": "model-help"}),
         )
         choices = [NOBODY, *((name, name) for name in deployments)]
         self.fields["answered_by"] = forms.ChoiceField(
@@ -56,5 +56,5 @@ class PromptForm(forms.Form):
             help_text="a conversation stays where it is unless a certain rule says otherwise",
             required=False,
             choices=choices,
-            widget=forms.Select(attrs={"aria-describedby": "answered_by-help"}),
         )
+        describe(self)

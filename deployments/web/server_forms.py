@@ -10,7 +10,7 @@ from deployments.engines.external import LONGEST_ADDRESS
 from deployments.external.keys import LONGEST_KEY
 from deployments.models import Deployment, Engine
 from deployments.names import LENGTH
-from deployments.web.form_fields import choice_field
+from deployments.web.form_fields import choice_field, describe
 
 KEY_HELP = (
     "Sent to this server only, kept in a file that only Omni's user can read, and not"
@@ -107,10 +107,3 @@ class ExternalModelForm(forms.Form):
         else:
             self.fields["name"].widget.attrs["autocomplete"] = "off"
         describe(self)
-
-
-def describe(form: forms.Form) -> None:
-    """Ties each field to its help and its errors, for who cannot see that they stand together."""
-    for name, field in form.fields.items():
-        if field.help_text:
-            field.widget.attrs["aria-describedby"] = f"{name}-help"

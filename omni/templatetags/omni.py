@@ -17,6 +17,7 @@ register = template.Library()
 
 register.filter("bytes", units.bytes_text)
 register.filter("count", units.count_text)
+register.filter("grouped", units.grouped_text)
 register.filter("tps", units.tps_text)
 register.filter("short", units.short_text)
 register.filter("ms", units.ms_text)
@@ -31,6 +32,21 @@ register.filter("gbps", units.gbps_text)
 def gateway_address(context: Any) -> str:
     """Where programs ask, as whoever looks at the page reached the panel."""
     return program_address(context["request"])
+
+
+COMMAND = """<div class="command">
+  <pre id="{0}" role="region" tabindex="0" aria-label="{1}">{2}</pre>
+  <button type="button" class="btn btn-small btn-icon" data-copy="#{0}" aria-label="{3}">
+    {4}
+  </button>
+</div>"""
+
+
+@register.simple_block_tag
+def command(content: str, element: str, label: str, copy: str) -> str:
+    """Text to be copied as it stands, with the button that does; `copy` is what that one says."""
+    text = mark_safe(content.strip())
+    return format_html(COMMAND, element, label, text, copy, icon("copy"))
 
 
 @register.filter

@@ -24,6 +24,11 @@ body.addEventListener("htmx:responseError", (event) => {
   else toast(`The panel answered with an error (${status}). Nothing was changed.`, "bad");
 });
 
+// What asks every few seconds rests while nobody looks.
+body.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden && event.detail.elt.matches("[hx-trigger*='every ']")) event.preventDefault();
+});
+
 // --- toasts ------------------------------------------------------------------------------------
 export function toast(text, kind = "info") {
   const template = document.getElementById("toast-template");
@@ -156,12 +161,18 @@ export function relativeText(date, now = Date.now()) {
   return "";
 }
 
+const SHORT = { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
+
+function shownTime(wanted, date) {
+  if ("relative" in wanted) return relativeText(date);
+  return "short" in wanted ? date.toLocaleString([], SHORT) : date.toLocaleString();
+}
+
 export function localTimes(root = document) {
   for (const element of root.querySelectorAll("time[datetime]")) {
     const date = new Date(element.dateTime);
     element.title = date.toLocaleString();
-    element.textContent =
-      "relative" in element.dataset ? relativeText(date) : date.toLocaleString();
+    element.textContent = shownTime(element.dataset, date);
   }
 }
 

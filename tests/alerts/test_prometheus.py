@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -29,10 +30,15 @@ from deployments.models import (
     Instance,
 )
 from deployments.services.card_metrics import CARDS
+from deployments.services.history_marks import subject_of
+from deployments.services.load_metrics import LOADS
 from deployments.services.request_totals import add_up
 from deployments.services.scrape import scrape_token_make
+from gpus.buckets import save_buckets
 from gpus.models import Gpu, Host
 from gpus.recent import RecentWriter
+from gpus.rollup import Bucket
+from gpus.sample import CardSample
 from tests.helpers import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +79,12 @@ def rig(watched_host: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
         first_token_ms=120, deployment_name="smol", prompt_tokens=7, completion_tokens=5,
     )  # fmt: skip
     add_up([row, row])
+    loads = {metric: 50.0 for _, metric, _, _ in LOADS}
+    buckets = [
+        Bucket(subject_of(made.pk), metric, int(now.timestamp() // 10 * 10), v, v, v, 1)
+        for metric, v in loads.items()
+    ]
+    save_buckets(watched_host, buckets)
     monkeypatch.setitem(kv_transfer_state.counts, ("smol", "used"), 2)
     return watched_host
 
@@ -112,6 +124,14 @@ def test_the_dashboard_asks_for_metrics_that_there_are(text: str) -> None:
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(
         dashboard["panels"]
     )
+
+
+def test_what_metrics_and_alerts_read_of_a_card_is_what_the_sampler_writes() -> None:
+    written = {each.name for each in fields(CardSample)}
+    assert {field for _, field, _, _ in CARDS} < written
+    source = (ROOT / "deployments" / "alerts" / "facts.py").read_text()
+    read = set(re.findall(r'card(?:\.get\(|\[)"(\w+)"', source))
+    assert len(read) > 10 and read < written
 
 
 def test_the_monitoring_page_names_metrics_that_there_are(text: str) -> None:

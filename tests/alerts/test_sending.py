@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -147,6 +150,40 @@ def test_an_address_that_nobody_answers_is_given_up_after_a_while(
     delivery = AlertDelivery.objects.get()
     assert (delivery.state, delivery.attempts) == ("failed", MOST_ATTEMPTS)
     assert SECRET not in delivery.error
+
+
+def test_an_answer_that_comes_in_drops_is_not_waited_for(
+    watched_host: Host, add: Any, admin_user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alert_sending, "WITHIN_S", 0.5)
+    is_over = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not is_over.wait(0.05):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=(listening,))
+        thread.start()
+        port = listening.getsockname()[1]
+        channel = add("webhook", f"http://127.0.0.1:{port}/")
+        channel_test(channel=channel, user=admin_user)
+        send_due(watched_host)
+        is_over.set()
+        thread.join()
+    delivery = AlertDelivery.objects.get()
+    assert delivery.state == "waiting" and "TimeoutError" in delivery.error
+
+
+def test_a_channel_is_told_by_the_agent_of_its_own_host(
+    receiver: Receiver, add: Any, admin_user: User
+) -> None:
+    channel_test(channel=add("webhook", receiver.url), user=admin_user)
+    send_due(Host.objects.create(name="another"))
+    assert receiver.asked == [] and AlertDelivery.objects.get().state == "waiting"
 
 
 def test_two_senders_make_one_attempt(

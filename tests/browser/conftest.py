@@ -26,7 +26,7 @@ QUIET = [
     "--disable-sync",
     "--no-first-run",
 ]
-COMPLAINT = re.compile("Content Security Policy|htmx:syntax:error")
+COMPLAINT = re.compile("Content Security Policy|htmx:(syntax:error|evalDisallowed)")
 expect.set_options(timeout=PATIENCE_S * 1000)
 
 

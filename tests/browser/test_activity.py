@@ -17,6 +17,12 @@ from tests.gateway.served import Served, question
 from tests.helpers import wait_until
 from tests.panel import PASSWORD
 
+# Whether a part of the page that asks every few seconds would do so now.
+WOULD_ASK = """() => document.querySelector("#running").dispatchEvent(new CustomEvent(
+    "htmx:beforeRequest", {bubbles: true, cancelable: true, detail: {
+        elt: document.querySelector("#running"), requestConfig: {verb: "get"}}}))"""
+HIDE = "Object.defineProperty(document, 'hidden', {value: true})"
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 PEOPLE = """
 from django.contrib.auth.models import User
@@ -116,3 +122,12 @@ def test_a_request_is_seen_cancelled_found_again_and_counted(
     ).to_be_visible()
     wrong += in_four_looks(page, "usage")
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_page_that_nobody_looks_at_does_not_ask_again_and_again(
+    admins_page: Page, watched: Served
+) -> None:
+    admins_page.goto(f"{watched.url}/activity/")
+    assert admins_page.evaluate(WOULD_ASK)
+    admins_page.evaluate(HIDE)
+    assert not admins_page.evaluate(WOULD_ASK)

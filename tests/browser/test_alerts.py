@@ -65,11 +65,20 @@ def test_an_alert_comes_is_told_acknowledged_outlives_the_agent_and_clears(
     wrong += in_four_looks(page, "alert-line")
     page.set_viewport_size(DESK)
 
+    page.goto(f"{panel.url}/chat/")
+    wrong += in_four_looks(page, "alert-line-chat", asks_axe=False)
+    page.set_viewport_size(DESK)
+
     page.locator("#alert-line a").click()
     expect(page.get_by_role("heading", name="Disk nearly full")).to_be_visible()
     wrong += in_four_looks(page, "alerts-firing")
     page.set_viewport_size(DESK)
-    page.get_by_role("textbox", name="Note").fill("the disk is on order")
+    note = page.get_by_role("textbox", name="Note")
+    note.fill("the disk is on order")
+    with page.expect_response(re.compile(r"/alerts/$")):
+        page.evaluate("document.body.dispatchEvent(new CustomEvent('alerts-changed'))")
+    expect(note).to_have_value("the disk is on order")
+    expect(note).to_be_focused()
     page.get_by_role("button", name="Acknowledge").press("Enter")
     expect(page.get_by_text("Acknowledged by admin")).to_be_visible()
     expect(page.locator("#alert-line")).to_be_empty()

@@ -85,7 +85,7 @@ def test_a_span_is_chosen_zoomed_moved_and_compared(page: Page, served: Served) 
     expect(page.get_by_role("heading", name="NVIDIA GeForce RTX 5090")).to_be_visible()
     expect(plot(page)).to_be_visible()
     expect(page.locator("#history-missing")).to_have_text(
-        "N/A in this span: Temperature"
+        "N/A in this span: Temperature, Core clock"
     )
     page.get_by_role("button", name="24 h", exact=True).click()
     expect(page.locator("#history-span")).to_contain_text("a point every 5 min")

@@ -46,7 +46,7 @@ def test_a_key_is_made_copied_used_and_revoked(page: Page, panel: RunningPanel) 
 
     row = page.get_by_role("row", name=re.compile("editor on the laptop"))
     expect(row).to_contain_text("all for coding")
-    expect(row).to_contain_text("of 60 requests a minute")
+    expect(row).to_contain_text("of 60 requests/min")
     expect(page.get_by_text(key)).to_have_count(0)
     wrong += in_four_looks(page, "keys")
     page.set_viewport_size({"width": 1280, "height": 900})

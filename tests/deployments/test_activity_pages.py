@@ -58,16 +58,16 @@ def test_without_any_request_the_page_says_what_it_will_show(
     assert "Nothing was used yet" in text_of(admin, "/usage/")
 
 
-def test_the_history_has_figures_and_fifty_rows_a_page(admin: Client) -> None:
+def test_the_history_has_figures_and_twenty_five_rows_a_page(admin: Client) -> None:
     add(60)
     add(1, status=502, error_code="engine_died", first_token_ms=None)
     add(1, status=499, error_code="client_left", first_token_ms=9000)
     text = text_of(admin, "/activity/")
     assert "<dd>62</dd>" in text
-    assert text.count('data-label="Result"') == 50
+    assert text.count('data-label="Result"') == 25
     assert "300 ms" in text and "engine_died" in text and "client left" in text
-    second = text_of(admin, "/activity/", page=2)
-    assert second.count('data-label="Result"') == 12
+    last = text_of(admin, "/activity/", page=3)
+    assert last.count('data-label="Result"') == 12
 
 
 def test_pages_ask_the_database_as_often_however_many_requests_there_are(

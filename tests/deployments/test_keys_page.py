@@ -13,7 +13,7 @@ import redis
 from channels.layers import get_channel_layer
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone
 
 from deployments.gateway.key_rows import read_keys
@@ -57,6 +57,19 @@ def test_with_no_key_the_page_says_what_one_is_for(operator: Client) -> None:
     assert "No API keys yet" in page and page.count('href="/keys/new/"') == 1
 
 
+@override_settings(OMNI_GATEWAY_PORT=8001)
+def test_the_page_says_where_programs_ask_and_leads_to_their_settings(
+    operator: Client,
+) -> None:
+    for address, method in (("/keys/", operator.get), ("/keys/new/", operator.post)):
+        answer = method(
+            address, {"name": "editor"}, HTTP_HOST="testserver:8000", SERVER_PORT="8000"
+        )
+        page = answer.content.decode()
+        assert "http://testserver:8001/v1</span>" in page
+        assert page.count('href="/connect/"') > 1
+
+
 def test_who_may_not_chat_is_told_whom_to_ask(viewer: Client) -> None:
     page = shown(viewer)
     assert "Ask an administrator" in page and "/keys/new/" not in page
@@ -69,10 +82,10 @@ def test_everybody_sees_own_keys_and_administrators_all(
     own(admin_user, "of the admin")
     ApiKey.objects.create_key(name="of the command line")
     page = shown(operator)
-    assert "of the operator" in page and "Owner" not in page
+    assert "of the operator" in page and "· oscar" not in page
     assert "of the admin" not in page and "of the command line" not in page
     page = shown(admin)
-    assert "Owner" in page and "nobody: command line" in page
+    assert "· oscar" in page and "· command line" in page
     assert "of the operator" in page and "of the admin" in page
 
 

@@ -18,6 +18,7 @@ from deployments.engines.counters import (
     drafts_in_log,
     engine_counters,
 )
+from deployments.engines.slots import held_percent
 from deployments.models import BenchmarkRun, Deployment, GatewayRequest, Instance
 from deployments.services.history_marks import mark_run, subject_of
 from deployments.services.load_history import LoadHistory
@@ -85,6 +86,23 @@ def test_drafts_are_added_up_over_the_requests_of_a_log() -> None:
     assert drafts_in_log("draft acceptance rate = none") == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("slots", "is_shared", "percent"),
+    [
+        ([{"n_ctx": 1000, "n_prompt_tokens": 250}, {"n_ctx": 1000}], False, 12.5),
+        ([{"n_ctx": 1000, "n_prompt_tokens": 250}, {"n_ctx": 1000}], True, 25),
+        ([{"n_ctx": 1000, "n_prompt_tokens": 3000}], False, 100),
+        ([{"n_ctx": 1000}], False, None),
+        ([{"n_prompt_tokens": 10}, 7], False, None),
+        ([], True, None),
+    ],
+)
+def test_slots_tell_how_much_of_the_cache_is_held(
+    slots: list[Any], is_shared: bool, percent: float | None
+) -> None:
+    assert held_percent(slots, is_shared=is_shared) == percent
+
+
 # --- an engine ------------------------------------------------------------------------------------
 class FakeServer:
     """Answers /slots and /metrics on a Unix socket with what it is told to."""
@@ -119,6 +137,8 @@ class FakeServer:
                     "id": number,
                     "id_task": number,
                     "is_processing": True,
+                    "n_ctx": 1000,
+                    "n_prompt_tokens": 100 + tokens,
                     "next_token": [{"n_decoded": tokens}],
                 }
                 for number, tokens in enumerate(self.decoding)
@@ -191,6 +211,7 @@ def test_rates_are_what_was_counted_between_two_looks(
     # 100 of requests that are over, and 200 of two that are not counted yet.
     assert second["prompt_tps"] == 200 and second["output_tps"] == 30
     assert (second["requests"], second["queue_length"]) == (2, 1)
+    assert second["kv_percent"] == 20
     server.output, server.decoding = 800, []
     assert look()["output_tps"] == 0
     assert HistorySubject.objects.get().title == "small"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
@@ -22,10 +23,13 @@ from deployments.models import (
     RequestTotals,
     ScrapeToken,
 )
+from deployments.services.history_marks import subject_of
 from deployments.services.request_totals import add_up
 from deployments.services.scrape import scrape_token_make
+from gpus.buckets import save_buckets
 from gpus.models import Gpu, Host
 from gpus.recent import RecentWriter
+from gpus.rollup import Bucket
 from gpus.sample import CardSample, HostSample, NvmlState, Sample
 
 Found = dict[str, dict[tuple[str, ...], float]]
@@ -135,6 +139,19 @@ def test_buckets_of_other_bounds_are_begun_again(admin: Client) -> None:
     add_up(ended([40]))
     found = scraped(admin)
     assert found["omni_time_to_first_token_seconds_count"][("smol",)] == 1
+
+
+def test_loads_of_engines_are_those_of_the_newest_ten_seconds(
+    admin: Client, served: Deployment
+) -> None:
+    start_s = int(time.time() // 10 * 10)
+    kept = ((start_s - 10, 10.0), (start_s, 25.0), (start_s - 3600, 99.0))
+    for at_s, kv in kept:
+        bucket = Bucket(subject_of(served.pk), "kv_percent", at_s, kv, kv, kv, 1)
+        save_buckets(served.host, [bucket])
+    found = scraped(admin)
+    assert found["omni_kv_cache_usage_perc"] == {("served",): 0.25}
+    assert "omni_generation_tokens_per_second" not in found
 
 
 # --- cards and alerts -----------------------------------------------------------------------------

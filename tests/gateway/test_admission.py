@@ -16,13 +16,13 @@ from deployments.gateway.caller import NOBODY, Caller
 from deployments.gateway.fair_queue import USUAL_LOAD_S, LoadTimes, most_inside
 from deployments.gateway.queues import at_work, queues
 from deployments.gateway.relay import open_answer
-from deployments.gateway.reply import TryLater, failure_headers
+from deployments.gateway.reply import failure_headers
 from deployments.gateway.shapes import status_of
 from deployments.gateway.table import Serving, Table
 from deployments.gateway.waiting import Wait
 from deployments.instances.address import EngineAddress
 from deployments.instances.drain import DrainLocks
-from omni.errors import OmniError
+from omni.errors import OmniError, TryLater
 from tests.gateway.fake_engine import FakeEngine
 
 CHAT = "/v1/chat/completions"

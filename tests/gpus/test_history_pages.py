@@ -84,9 +84,9 @@ def test_of_an_unknown_subject_nothing_is_kept(viewer: Client, host: Host) -> No
 
 def test_a_cards_page_has_its_charts(viewer: Client, host: Host) -> None:
     save_rig(host, NvmlState("ok"), (CardIdentity(0, "GPU-1", "RTX 5090"),))
-    kept(host, "GPU-1", "clock_mhz", 1)
+    kept(host, "GPU-1", "fan_percent", 1)
     page = viewer.get("/cards/GPU-1/").content.decode()
-    for metric in ("utilisation_percent", "power_watts", "clock_mhz"):
+    for metric in ("utilisation_percent", "power_watts", "fan_percent"):
         assert f'data-metric="{metric}"' in page, metric
 
 
@@ -153,6 +153,13 @@ def test_a_subject_of_which_nothing_is_kept_has_no_points(
 ) -> None:
     body = points(viewer, "GPU-9", NOW - 600)
     assert (body["starts"], body["metrics"], body["marks"]) == ([], {}, [])
+
+
+@pytest.mark.parametrize("key", ["\0", "'", "x" * 5000, "<script>", ""])
+def test_a_subject_that_cannot_be_has_no_points(
+    viewer: Client, host: Host, key: str
+) -> None:
+    assert points(viewer, key, NOW - 600)["starts"] == []
 
 
 @pytest.mark.parametrize(

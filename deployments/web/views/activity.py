@@ -26,7 +26,7 @@ from deployments.web.activity_plots import bar_plot
 from omni.htmx import HtmxHttpRequest, is_htmx, render_page_or_part
 from omni.numbers import whole_number
 
-PAGE_SIZE = 50
+PAGE_SIZE = 25
 HOURS_KEPT = (1, 4, 24)
 
 
