@@ -26,6 +26,7 @@ WHOLE = [
 PAGES = {
     "chat:list": (),
     "deployments:activity": (),
+    "deployments:alerts": (),
     "deployments:benchmark": ("benchmark",),
     "deployments:benchmarks": (),
     "deployments:connect": (),
@@ -43,6 +44,7 @@ PARTS = {
     "chat:lanes": ("conversation",),
     "deployments:across": (),
     "deployments:activity_running": (),
+    "deployments:alert_line": (),
     "deployments:advice_running": (),
     "deployments:answer": (),
     "deployments:card_processes": ("card",),

@@ -4,7 +4,7 @@ describes."""
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pynvml
@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 
 from gpus.models import Host
+from gpus.nvml_events import XidWatch
 from tests.fakes.nvml import FakeCard, build, scenario
 
 
@@ -52,6 +53,22 @@ def driver(
     use(library, monkeypatch)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(library.parent))
     return cards
+
+
+@pytest.fixture(autouse=True)
+def no_watch_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A thread that waits for Xid errors ends with the test whose sampler began it."""
+    started: list[XidWatch] = []
+    start = XidWatch.start
+
+    def noted(watch: XidWatch) -> None:
+        started.append(watch)
+        start(watch)
+
+    monkeypatch.setattr(XidWatch, "start", noted)
+    yield
+    for watch in started:
+        watch.stop()
 
 
 @pytest.fixture
