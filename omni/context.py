@@ -39,7 +39,7 @@ ENTRIES = (
     ),
     Entry("Deploy", "Benchmarks", "deployments:benchmarks", "benchmarks"),
     Entry("Monitor", "Rig", "gpus:rig", "rig", in_bar=True),
-    Entry("Monitor", "Doctor", "deployments:doctor", "search"),
+    Entry("Monitor", "Doctor", "deployments:doctor", "doctor"),
     Entry("Monitor", "History", "gpus:history", "clock"),
     Entry("Monitor", "Activity", "deployments:activity", "activity"),
     Entry("Monitor", "Alerts", "deployments:alerts", "bell"),

@@ -9,8 +9,12 @@ from pathlib import Path
 
 from django.conf import settings
 
-# The one place that asks the wide world, by whatever way that needs.
-OUTSIDE = {"deployments/library/hub_bytes.py", "deployments/library/hub_client.py"}
+# Who asks the wide world, by whatever way that needs: the hub's client, and the channels of alerts.
+OUTSIDE = {
+    "deployments/library/hub_bytes.py",
+    "deployments/library/hub_client.py",
+    "deployments/services/alert_sending.py",
+}
 HEEDLESS = {
     "urlopen",
     "get",
