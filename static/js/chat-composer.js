@@ -1,5 +1,7 @@
 // Where one writes: grows with the text, Enter sends, keeps a draft until it was sent.
 
+import { isLoggingIn } from "./session.js";
+
 const TALLEST_PX = 220;
 
 export class Composer {
@@ -40,7 +42,8 @@ export class Composer {
   submit(event) {
     event.preventDefault();
     const text = this.input.value.trim();
-    if (!text || this.isBusy || !this.send(text)) return;
+    // On the way to the log-in page nothing is sent: the draft waits for who comes back.
+    if (!text || this.isBusy || isLoggingIn() || !this.send(text)) return;
     this.lastSent = text;
     this.input.value = "";
     this.changed();
