@@ -225,7 +225,8 @@ def _costs(
         try:
             found += costs(each.name, each.planner, now, better)
         except OmniError as error:
-            found += unknown_costs(each.name, error.text)
+            reason = error.text
+            found += unknown_costs(each.name, reason)
     return tuple(found)
 
 

@@ -47,7 +47,7 @@ def test_without_measurements_it_says_how_to_get_them(
     assert (
         "Nothing has been measured yet" in page and "<strong>Measure</strong>" in page
     )
-    assert 'role="img"' not in page
+    assert 'class="plane-plot"' not in page
 
 
 def test_predictions_stand_beside_measurements_and_get_better(

@@ -99,7 +99,7 @@ def test_a_report_shows_its_answer_first(
     ):  # fmt: skip
         assert f">{part}</" in text, part
     # Each figure is explained where it is named: what a button opens is there, once.
-    wanted = set(re.findall(r'popovertarget="([\w-]+)"', text))
+    wanted = set(re.findall(r'popovertarget="(about-[\w-]+)"', text))
     assert len(wanted) > 10
     assert wanted <= set(
         re.findall(r'<div class="about-text" popover id="([\w-]+)"', text)
