@@ -68,6 +68,8 @@ UNPACED_NAME = "32 streams, unpaced"
 SINGLE_REQUESTS, SINGLE_TOKENS, SINGLE_EVERY_S = 40, 10, 0.3
 SINGLE_NAME = f"{SINGLE_REQUESTS} short answers, one at a time"
 WARM_UP_TOKENS = 5
+# A relay that cuts a stream into pieces of its own cuts through a token's mark now and then.
+SEEN_SHARE = 0.99
 # Newer ones ask for a part of theirs that is not to be had everywhere.
 LITELLM = (("litellm[proxy]==1.106.12",), ("litellm[proxy]",))
 # Goals of the issue that the gateway got its own process for.
@@ -121,7 +123,8 @@ def measure(
     before_s, began_s = arm.cpu_s(), time.monotonic()
     found = answers(asked(arm, streams, fields, spread_s))
     spent_s = arm.cpu_s() - before_s
-    good = [one for one in found if one["status"] == 200 and one["tokens"] >= tokens]
+    enough = tokens * SEEN_SHARE
+    good = [one for one in found if one["status"] == 200 and one["tokens"] >= enough]
     figures.failed += streams - len(good)
     if not good:
         why = found[0]["error"][-300:]
