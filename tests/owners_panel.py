@@ -53,7 +53,7 @@ class OwnersPanel(RunningPanel):
     """`lists_cards`: whether the engine was built for them."""
 
     def __init__(self, folder: Path, *, lists_cards: bool = True) -> None:
-        super().__init__(folder / "home")
+        super().__init__(folder / "home", is_prepared=True)
         self.folder = folder
         self.engine = _engine(folder, LISTED if lists_cards else "Available devices:\n")
         self.models = folder / "models"
