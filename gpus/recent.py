@@ -125,16 +125,21 @@ def _powers(point: bytes) -> Powers | None:
 
 def last_frame(host: str) -> str:
     """The last frame as JSON, '' when there is none or the broker is away."""
-    try:
-        with redis.Redis.from_url(
-            settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S
-        ) as client:
-            frame: Any = client.get(_keys(host)[1])
-    except (redis.RedisError, OSError):
-        return ""
-    if frame:
-        return str(frame.decode())
+    with suppress(redis.RedisError, OSError):
+        return read_frame(host)
     return ""
+
+
+def read_frame(host: str) -> str:
+    """The last frame as JSON, '' when there is none.
+
+    Raises redis.RedisError or OSError when the broker is away.
+    """
+    with redis.Redis.from_url(
+        settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S
+    ) as client:
+        frame: Any = client.get(_keys(host)[1])
+    return str(frame.decode()) if frame else ""
 
 
 def want_links(host: str) -> None:
