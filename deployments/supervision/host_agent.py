@@ -18,7 +18,6 @@ from deployments.instances.drain import DrainLocks
 from deployments.models import Deployment, Instance
 from deployments.services.request_retention import prune_requests
 from deployments.services.stored_plans import plan_to_run
-from deployments.services.waiting import AGENT_REPORT_S
 from deployments.states import InstanceState
 from deployments.supervision import device_servers, launch, process
 from deployments.supervision.benchmarks import Benchmarks
@@ -37,6 +36,7 @@ from deployments.supervision.wanted import (
     wanted_instances,
 )
 from gpus.models import Host
+from gpus.telemetry import AGENT_REPORT_S
 from omni.broadcast import publish
 from omni.database import DatabaseChanges
 from omni.events import STATE_GROUP

@@ -8,7 +8,6 @@ from django.test.utils import CaptureQueriesContext
 
 from deployments.engines.external import EXTERNAL
 from deployments.models import BenchmarkRun, Deployment, Engine, Instance
-from deployments.services.waiting import AGENT_REPORT_S
 from deployments.states import InstanceState
 from deployments.supervision.host_agent import (
     LOOK_ANYWAY_S,
@@ -19,6 +18,7 @@ from deployments.supervision.wanted import Kinds, WantedQuery
 from gpus.buckets import save_buckets
 from gpus.models import Device, Host
 from gpus.rollup import Bucket
+from gpus.telemetry import AGENT_REPORT_S
 from tests.helpers import HandClock, wait_until
 
 pytestmark = pytest.mark.skipif(
