@@ -52,7 +52,7 @@ SCENES = {
         ("Gen 5 × 16", "97 %", "CUDA1"),
         ("P1", "97 %"),
         ("Nothing is wrong",),
-        ("slow link", "runs slower", "is lost"),
+        ("slow link", "runs slower", "RTX 5090 is lost"),
         seen=("rig", "card", "doctor"),
     ),
     "idle-at-generation-1": Scene(
@@ -117,7 +117,7 @@ SCENES = {
         ("Gen 5 × 16",),
         ("P1",),
         ("Nothing is wrong",),
-        ("is lost", "fell off", "does not answer"),
+        ("RTX 5090 is lost", "does not answer"),
     ),
     "one-field-fails": Scene(
         of("one field fails"),
