@@ -55,7 +55,7 @@ class OwnersPanel(RunningPanel):
     lists."""
 
     def __init__(self, folder: Path, *, lists_cards: bool = True) -> None:
-        super().__init__(folder / "home")
+        super().__init__(folder / "home", is_prepared=True)
         self.folder = folder
         self.listed = folder / "listed.txt"
         self.listed.write_text(LISTED if lists_cards else NOTHING_LISTED)

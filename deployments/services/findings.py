@@ -48,7 +48,7 @@ from gpus.facts import (
 from gpus.findings import Finding, Held, by_severity
 from gpus.models import Gpu, Host, KnownFinding
 from omni.errors import OmniError
-from omni.roles import HIDE_FINDINGS, require
+from omni.roles.rights import HIDE_FINDINGS, require
 
 Document = dict[str, Any]
 

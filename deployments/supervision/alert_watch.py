@@ -36,7 +36,7 @@ from deployments.models import Deployment, GatewayRequest
 from deployments.services.alert_sending import prune_deliveries
 from deployments.services.alerting import firing_keys, prune_alerts, record, rules_now
 from gpus.models import Gpu, Host
-from gpus.recent import last_frame
+from gpus.recent import LastFrame
 from gpus.telemetry import AGENT_SILENT_AFTER
 from omni.database import ReadOnChange
 
@@ -80,11 +80,11 @@ class AlertWatch:
         host: Host,
         *,
         clock: Callable[[], float] = time.monotonic,
-        frame: Callable[[str], str] = last_frame,
+        frame: Callable[[str], str] | None = None,
     ) -> None:
         self.host = host
         self.clock = clock
-        self.frame = frame
+        self.frame = frame or LastFrame()
         self.states: Mapping[Key, State] = firing(firing_keys(host))
         self._rows = ReadOnChange(self._read_rows)
         self._requests = ReadOnChange(self._read_requests)
