@@ -43,6 +43,17 @@ class FactGroup:
     title: str
     facts: tuple[Fact, ...]
 
+    @property
+    def reason(self) -> str:
+        """Why nothing of it is known, where that is the same for all; else empty."""
+        reasons = {fact.reason for fact in self.facts if fact.is_unknown}
+        all_unknown = all(fact.is_unknown for fact in self.facts)
+        return reasons.pop() if all_unknown and len(reasons) == 1 else ""
+
+    @property
+    def labels(self) -> str:
+        return ", ".join(fact.label for fact in self.facts)
+
 
 def card_facts(card: CardSample | None) -> tuple[FactGroup, ...]:
     """Of the newest sample; None where nothing was measured."""

@@ -50,7 +50,7 @@ def last_under_load(
 
 
 def _figures(
-    rows: QuerySet[HistoryBucket, tuple[int, bytes]], places: Sequence[int]
+    rows: QuerySet[HistoryBucket, tuple[int, bytes | memoryview]], places: Sequence[int]
 ) -> Iterator[tuple[int, tuple[Figures | None, ...]]]:
     """No more of them are read than it takes."""
     for start_s, row in rows.iterator():

@@ -30,7 +30,7 @@ from omni.events import telemetry_group
 
 log = logging.getLogger(__name__)
 
-NVML_RETRY_S = 30.0
+NVML_RETRY_S = 10.0
 PUBLISH_TIMEOUT_S = 1.0
 
 
@@ -171,7 +171,9 @@ def xids_before(host_name: str) -> dict[str, Xid]:
     return {
         card.key: Xid(card.xid, card.xid_at_ms)
         for card in latest_samples(host_name)
-        if card.xid is not None and (card.xid_at_ms or 0) > started_ms
+        if card.xid is not None
+        and card.xid_at_ms is not None
+        and card.xid_at_ms > started_ms
     }
 
 

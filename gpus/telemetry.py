@@ -27,7 +27,7 @@ BROKER = (
 AGENT = (
     "The agent of this machine does not report",
     "Nobody looks at the cards. It comes back by itself when the panel was started with"
-    " `make up`.",
+    " make up.",
 )
 SAMPLER = (
     "The sampler does not report",

