@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 
 from gpus.models import HistoryBucket, HistorySubject, Host
 from gpus.rollup import (
+    FINEST_S,
     KEEP_S,
     MOST_METRICS,
     YEAR_S,
@@ -135,6 +136,21 @@ def read_history(
     resolution_s = reaching_back(known) or wanted[0]
     found = _Reading(subject, resolution_s, since_s, until_s)
     return history_of(found.rows(), subject.metrics, max(step_s, resolution_s))
+
+
+def newest_figures(keys: Iterable[str], since_s: float) -> dict[str, dict[str, float]]:
+    """The means of each subject's newest ten seconds since then, by metric."""
+    rows = HistoryBucket.objects.filter(
+        subject__key__in=list(keys), resolution_s=FINEST_S, start_s__gte=since_s
+    )
+    return {
+        row.subject.key: {
+            name: found.mean
+            for place, found in figures_in(row.figures).items()
+            for name in row.subject.metrics[place : place + 1]
+        }
+        for row in rows.select_related("subject").order_by("start_s")
+    }
 
 
 @dataclass(frozen=True)

@@ -144,10 +144,22 @@ def _client() -> redis.Redis:
 
 
 def _last_frame(client: redis.Redis, host: str) -> str:
-    try:
-        frame: Any = client.get(_keys(host)[1])
-    except (redis.RedisError, OSError):
-        return ""
+    with suppress(redis.RedisError, OSError):
+        return _read(client, host)
+    return ""
+
+
+def read_frame(host: str) -> str:
+    """The last frame as JSON, '' when there is none.
+
+    Raises redis.RedisError or OSError when the broker is away.
+    """
+    with _client() as client:
+        return _read(client, host)
+
+
+def _read(client: redis.Redis, host: str) -> str:
+    frame: Any = client.get(_keys(host)[1])
     return str(frame.decode()) if frame else ""
 
 

@@ -109,5 +109,4 @@ SECTION_OF = {
     "deployments:key_change": "deployments:keys",
     "deployments:device_server": "gpus:rig",
     "gpus:card": "gpus:rig",
-    "gpus:history": "gpus:rig",
 }

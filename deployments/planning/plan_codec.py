@@ -7,7 +7,7 @@ without a line here. What was written by another version is refused, never guess
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -41,19 +41,29 @@ def decode(data: Any) -> Plan:
     return plan
 
 
+_PLAIN = frozenset({str, int, bool, NoneType})
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 # --- out ------------------------------------------------------------------------------------------
 def _encoded(value: Any) -> Any:
+    # Most are these, exactly: what is told from a text by its type is none.
+    if type(value) in _PLAIN:
+        return value
     if is_dataclass(value):
-        return {
-            field.name: _encoded(getattr(value, field.name)) for field in fields(value)
-        }
+        names = _names(type(value))
+        return {name: _encoded(getattr(value, name)) for name in names}
     if isinstance(value, Placeholder):
         return {PLACEHOLDER: str(value)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, float) and not math.isfinite(value):
         return {NUMBER: repr(value)}
-    if value is None or isinstance(value, str | int | float):
+    if isinstance(value, str | int | float):
         return value
     if isinstance(value, Mapping):
         return {MAP: {str(name): _encoded(each) for name, each in value.items()}}
@@ -67,16 +77,23 @@ def _encoded(value: Any) -> Any:
 # --- in -------------------------------------------------------------------------------------------
 def _decoded(data: Any, kind: Any) -> Any:
     """The value as its annotation says; raises UnreadablePlan where it is of another kind."""
+    return _decoder(kind)(data, kind)
+
+
+@cache
+def _decoder(kind: Any) -> Callable[[Any, Any], Any]:
+    """Looked up for each of a plan's hundreds of values."""
     if get_origin(kind) in (Union, UnionType):
-        return _one_of(data, get_args(kind))
+        return _one_of
     if is_dataclass(kind):
-        return _dataclass(data, kind)
+        return _dataclass
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return _member(data, kind)
-    return _checked(_plain(data, kind), kind)
+        return _member
+    return _other
 
 
-def _one_of(data: Any, kinds: tuple[Any, ...]) -> Any:
+def _one_of(data: Any, union: Any) -> Any:
+    kinds = get_args(union)
     for kind in kinds:
         try:
             return _decoded(data, kind)
@@ -88,12 +105,12 @@ def _one_of(data: Any, kinds: tuple[Any, ...]) -> Any:
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    return {name: hints[name] for name in _names(kind)}
 
 
 def _dataclass(data: Any, kind: Any) -> Any:
     hints = _hints(kind)
-    if not isinstance(data, dict) or set(data) != set(hints):
+    if not isinstance(data, dict) or data.keys() != hints.keys():
         raise UnreadablePlan(f"It does not have the fields of {kind.__name__}.")
     return kind(**{name: _decoded(data[name], hint) for name, hint in hints.items()})
 
@@ -103,6 +120,10 @@ def _member(data: Any, kind: type[Enum]) -> Enum:
         return kind(data)
     except ValueError:
         raise UnreadablePlan(f"{data!r} is no {kind.__name__}.") from None
+
+
+def _other(data: Any, kind: Any) -> Any:
+    return _checked(_plain(data, kind), kind)
 
 
 def _plain(data: Any, kind: Any) -> Any:
@@ -138,7 +159,7 @@ def _parts(kind: Any, count: int) -> list[Any]:
 
 
 def _checked(value: Any, kind: Any) -> Any:
-    if kind is Any:
+    if kind is Any or type(value) is kind:
         return value
     wanted = NoneType if kind is None else get_origin(kind) or kind
     is_whole = wanted is float and isinstance(value, int)

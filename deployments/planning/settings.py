@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from functools import cache
 
 from deployments.planning.kv import IK_ONLY
 from deployments.planning.kv_names import kv_type_fix
@@ -357,10 +358,17 @@ def validated(raw: Mapping[str, object]) -> dict[str, int | str]:
 
 def with_defaults(settings: Mapping[str, object]) -> dict[str, int | str]:
     """Every setting: what was given, else the default."""
-    return {
-        key: setting.parsed(settings.get(key, setting.default))
+    given = {
+        key: setting.parsed(settings[key])
         for key, setting in SETTINGS.items()
+        if key in settings
     }
+    return _defaults() | given
+
+
+@cache
+def _defaults() -> dict[str, int | str]:
+    return {key: setting.parsed(setting.default) for key, setting in SETTINGS.items()}
 
 
 def context_tokens(settings: Mapping[str, object], n_ctx_train: int | None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -31,19 +30,13 @@ class Work:
     attention_weights: int = 0
     window_attention_weights: int = 0
 
-    def add(self, tensors: Sequence[tuple[int, int]], *, experts: bool = False) -> None:
-        size = sum(t[0] for t in tensors)
-        count = sum(t[1] for t in tensors)
+    def add(self, size_bytes: int, weights: int, *, experts: bool = False) -> None:
         if experts:
-            self.expert_bytes, self.expert_weights = (
-                self.expert_bytes + size,
-                self.expert_weights + count,
-            )
+            self.expert_bytes += size_bytes
+            self.expert_weights += weights
         else:
-            self.dense_bytes, self.dense_weights = (
-                self.dense_bytes + size,
-                self.dense_weights + count,
-            )
+            self.dense_bytes += size_bytes
+            self.dense_weights += weights
 
     @property
     def is_empty(self) -> bool:
@@ -61,10 +54,10 @@ def works(
         place = placement.layers[index]
         lifted = placement.cpu_moe or index < placement.n_cpu_moe
         found[place].layers += 1
-        found[place].add(_weights(kind, experts=False))
+        found[place].add(*_weights(kind, experts=False))
         held_by = found[placement.host if lifted else place]
         held_by.expert_layers += 1 if kind.expert_bytes else 0
-        held_by.add(_weights(kind, experts=True), experts=True)
+        held_by.add(*_weights(kind, experts=True), experts=True)
         holder = found[place if settings.offload_kqv else placement.host]
         if kind.is_swa:
             holder.window_bytes_per_token += _kv_per_token(model, kind, settings)
@@ -74,14 +67,15 @@ def works(
             holder.attention_weights += _attention_weights(kind)
     output = model.extra.get("output.weight") or model.extra.get("token_embd.weight")
     if output:
-        found[placement.output].add([(output.n_bytes, prod(output.shape))])
+        found[placement.output].add(output.n_bytes, prod(output.shape))
     return tuple(found)
 
 
-def _weights(kind: LayerKind, *, experts: bool) -> list[tuple[int, int]]:
-    return [
-        (t.n_bytes, prod(t.shape)) for t in kind.tensors if kind.is_expert(t) == experts
-    ]
+@lru_cache(maxsize=1024)
+def _weights(kind: LayerKind, *, experts: bool) -> tuple[int, int]:
+    """Bytes and number."""
+    own = [tensor for tensor in kind.tensors if kind.is_expert(tensor) == experts]
+    return sum(t.n_bytes for t in own), sum(prod(t.shape) for t in own)
 
 
 def _kv_per_token(

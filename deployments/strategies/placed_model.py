@@ -14,6 +14,7 @@ from deployments.planning.memory.fit import (
     PLACEMENT_SETTINGS,
     Fit,
     best_fit,
+    first_fit,
 )
 from deployments.planning.memory.settings import split_text
 from deployments.planning.memory.use import (
@@ -223,15 +224,13 @@ def _fit(
 ) -> Fit:
     """First with the usual margin; what only fits without it is still a fit, and is called
     tight."""
-    found = best_fit(
+    for margin_bytes in (DEFAULT_MARGIN_BYTES, 0):
+        found = first_fit(member.shape, devices, settings, margin_bytes, fixed)
+        if found:
+            return found
+    return best_fit(
         member.shape, devices, settings, DEFAULT_MARGIN_BYTES, fixed, find_context=False
     )
-    if found.fits:
-        return found
-    bare = best_fit(member.shape, devices, settings, 0, fixed, find_context=False)
-    if bare.fits:
-        return bare
-    return found
 
 
 def _chosen(

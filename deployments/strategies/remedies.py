@@ -10,7 +10,8 @@ from deployments.planning.memory.fit import (
     DEFAULT_MARGIN_BYTES,
     PLACEMENT_SETTINGS,
     Fit,
-    best_fit,
+    first_fit,
+    shared_bytes,
 )
 from deployments.planning.memory.kv_types import type_problem
 from deployments.planning.memory.settings import split_text
@@ -50,19 +51,14 @@ class Case:
         settings: MemorySettings,
         fixed: frozenset[str],
         devices: Sequence[DeviceFacts] | None = None,
-    ) -> Fit:
+    ) -> Fit | None:
         given = self.devices if devices is None else devices
-        return best_fit(
-            self.member.shape,
-            given,
-            settings,
-            DEFAULT_MARGIN_BYTES,
-            fixed,
-            find_context=False,
+        return first_fit(
+            self.member.shape, given, settings, DEFAULT_MARGIN_BYTES, fixed
         )
 
     def fits(self, settings: MemorySettings, fixed: frozenset[str]) -> bool:
-        return self.fit(settings, fixed).fits
+        return self.fit(settings, fixed) is not None
 
     def longest_context(self, settings: MemorySettings) -> int:
         """Tokens with everything else as it is, fewer than are asked for now; 0 when not even the
@@ -83,6 +79,8 @@ class Case:
     @cached_property
     def remedy(self) -> Remedy:
         """The smallest change with which it fits, as far as one can be found by calculation."""
+        if other := self._other_shares():
+            return other
         context = self.longest_context(self.settings)
         shorter: Remedy | None = (
             (f"A context of {context:,} tokens fits.", {"context": context})
@@ -90,8 +88,7 @@ class Case:
             else None
         )
         return (
-            self._other_shares()
-            or (shorter if context >= ENOUGH_CONTEXT else None)
+            (shorter if context >= ENOUGH_CONTEXT else None)
             or self._smaller_cache()
             or self._fewer_layers()
             or self._more_experts_on_host()
@@ -108,7 +105,7 @@ class Case:
         ):
             return None
         found = self.fit(self.settings, self.fixed - {SHARES})
-        if not found.fits or not found.tensor_split:
+        if not found or not found.tensor_split:
             return None
         split = split_text(found.tensor_split)
         return f"Shares of {split} fit.", {SHARES: split}
@@ -151,7 +148,7 @@ class Case:
         found = self.fit(
             replace(self.settings, gpu_layers=None, n_cpu_moe=0), frozenset()
         )
-        if not found.fits:
+        if not found:
             return None
         text = f"Expert offload fits: the experts of {found.n_cpu_moe} layers in the host's memory."
         return text, {"n_cpu_moe": AUTO} if self.strategy.uses_host else {}
@@ -165,9 +162,8 @@ class Case:
             or self.member.shape.is_folder
         ):
             return None
-        if not self.fit(
-            self.settings, self.fixed - {SHARES}, (*cards, self.devices[-1])
-        ).fits:
+        every = (*cards, self.devices[-1])
+        if not self.fit(self.settings, self.fixed - {SHARES}, every):
             return None
         return f"Layer split over {' and '.join(card.name for card in cards)} fits.", {}
 
@@ -212,9 +208,29 @@ def memory_reasons(case: Case, found: Fit) -> list[Reason]:
             )
             text += "that drivers and other programs should be left."
             reasons.append(caution("tight_fit", text, fix, **changes))
+    if not reasons:
+        reasons += _too_much_together(case, found)
     if not reasons and len(case.devices) > 1:
         reasons += _left_on_host(case)
     return reasons
+
+
+def _too_much_together(case: Case, found: Fit) -> list[Reason]:
+    """Of devices that have no memory but the host's: each may find room, and all together none."""
+    sharing = [device.name for device in case.devices if device.shares_ram]
+    room = room_of(case.devices[-1])
+    if not sharing or room is None:
+        return []
+    held = shared_bytes(case.devices[:-1], found.use) + found.use.host.resident_bytes
+    if held <= room:
+        return []
+    fix, changes = case.remedy
+    text = (
+        f"{' and '.join(sharing)} and the host share main memory: together they would have"
+        f" to hold {bytes_text(held)} and have {_room_text(case.devices[-1])}:"
+        f" {bytes_text(held - room)} too little."
+    )
+    return [error(DOES_NOT_FIT, text, fix, **changes)]
 
 
 def room_of(device: DeviceFacts) -> int | None:

@@ -43,6 +43,7 @@ class Node:
         "srcs",
         "views",
         "visited",
+        "wants_memory",
     )
 
     def __init__(
@@ -64,6 +65,8 @@ class Node:
         self.backend = backend
         self.external = external
         self.computes = computes
+        # Until it has some: weights, caches and views have none of their own.
+        self.wants_memory = root is None and not external
         self.is_input = self.is_output = self.is_weight = self.is_dependency = (
             self.visited
         ) = False
@@ -295,15 +298,19 @@ def peaks(
     """Bytes of compute memory of each backend (ggml_gallocr_alloc_graph_impl)."""
     arenas = [Arena(alignment) for alignment in alignments]
     for leaf in leafs:
-        _allocate(leaf, arenas)
+        if leaf.wants_memory:
+            _allocate(leaf, arenas)
     _count_uses(nodes, arenas)
     for node in nodes:
         for src in node.srcs:
-            _allocate(src, arenas)
-        _allocate(node, arenas)
+            if src.wants_memory:
+                _allocate(src, arenas)
+        if node.wants_memory:
+            _allocate(node, arenas)
         for src in node.srcs:
             src.children -= 1
-            if src.children == 0 and src.views == 0:
+            is_over = src.children == 0 and src.views == 0
+            if is_over and (src.allocated or src.root is not None):
                 _release(src, arenas)
     return [arena.peak for arena in arenas]
 
@@ -313,17 +320,16 @@ def _count_uses(nodes: Sequence[Node], arenas: Sequence[Arena]) -> None:
     for node in nodes:
         if node.root is not None and not node.is_dependency:
             node.root.views += 1
-        if node.is_input:
+        if node.is_input and node.wants_memory:
             _allocate(node, arenas)
         for src in node.srcs:
             src.children += 1
-            if src.is_input:
+            if src.is_input and src.wants_memory:
                 _allocate(src, arenas)
 
 
 def _allocate(node: Node, arenas: Sequence[Arena]) -> None:
-    if node.owner != UNASSIGNED or node.root is not None or node.external:
-        return
+    node.wants_memory = False
     if node.inplace and _take_over(node, arenas):
         return
     node.owner = node.backend

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from deployments.planning.architecture import LayerKind, ModelShape
+from deployments.planning.kv import CELL_PADDING
 from deployments.planning.memory.allocator import (
     Node,
     assign_backends,
@@ -59,12 +60,17 @@ def compute_bytes(
     """Bytes of the compute buffer of each device, then of the host."""
     stretches, twins = without_twins(stretches_of(model, placement), backends)
     if not flash_is_certain and batch.flash and model.is_recurrent:
-        batch = replace(
+        # With one token of each sequence; where a node is computed does not hang on the context.
+        probe = replace(
             batch,
-            flash=_flash_stays_with_layers(
-                model, stretches, placement.output, batch, backends
-            ),
+            tokens=batch.sequences,
+            outputs=batch.sequences,
+            cells=replace(batch.cells, full=CELL_PADDING, window=CELL_PADDING),
         )
+        stays = _flash_stays_with_layers(
+            model, stretches, placement.output, probe, backends
+        )
+        batch = replace(batch, flash=stays)
     left_out = left_out_by_backend(model, stretches, placement)
     sizes = list(
         _compute_bytes(model, stretches, placement.output, batch, backends, left_out)
@@ -189,13 +195,11 @@ def _flash_stays_with_layers(
     model: ModelShape,
     stretches: tuple[Stretch, ...],
     output: int,
-    batch: Batch,
+    probe: Batch,
     backends: Backends,
 ) -> bool:
     """Left to itself the engine gives flash attention up when the scheduler puts one of its nodes
-    elsewhere than its layer, tried with one token of each sequence (src/llama-context.cpp,
-    resolve_fused_ops)."""
-    probe = replace(batch, tokens=batch.sequences, outputs=batch.sequences)
+    elsewhere than its layer (src/llama-context.cpp, resolve_fused_ops)."""
     builder = _graph(model, stretches, output, probe, backends)
     found = [node.backend for node in builder.g.nodes if node.name == "flash"]
     wanted = [backend for make, backend, *_ in stretches if model.kinds[make].has_kv]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import repeat
 from typing import Any
 
 from deployments.planning.architecture import ModelShape
@@ -23,6 +24,7 @@ from deployments.planning.memory.use import (
     MemorySettings,
     MemoryUse,
     memory_use,
+    without_compute,
     working_devices,
 )
 from deployments.planning.plan import DeviceFacts
@@ -76,26 +78,25 @@ def best_fit(
     unknown takes everything. `find_context` looks for the longest context too, which takes most of
     the time.
     """
-    return _best_fit(model, tuple(devices), settings, margin_bytes, fixed, find_context)
+    search = _search(model, tuple(devices), settings, margin_bytes, fixed, find_context)
+    return search.fit or search.nearest
 
 
-# Remedies and the strategies of one page ask for the same fits again and again.
-@lru_cache(maxsize=256)
-def _best_fit(
+def first_fit(
     model: ModelShape,
-    devices: tuple[DeviceFacts, ...],
+    devices: Sequence[DeviceFacts],
     settings: MemorySettings,
-    margin_bytes: int,
-    fixed: frozenset[str],
-    find_context: bool,
-) -> Fit:
-    search = _Search(model, devices, settings, margin_bytes, fixed, find_context)
-    for candidate in search.candidates():
-        use = memory_use(model, devices, candidate)
-        if search.short_by(use) == 0:
-            return search.result(candidate, use, fits=True)
-    candidate = search.last_resort()
-    return search.result(candidate, memory_use(model, devices, candidate), fits=False)
+    margin_bytes: int = DEFAULT_MARGIN_BYTES,
+    fixed: frozenset[str] = frozenset(),
+) -> Fit | None:
+    """The same, and None where nothing fits: what comes nearest is not looked for then."""
+    return _search(model, tuple(devices), settings, margin_bytes, fixed, False).fit
+
+
+def shared_bytes(devices: Sequence[DeviceFacts], use: MemoryUse) -> int:
+    """What devices without memory of their own hold in the host's."""
+    columns = zip(devices, use.devices[: len(devices)], strict=True)
+    return sum(planned.needed_bytes for device, planned in columns if device.shares_ram)
 
 
 @dataclass
@@ -113,6 +114,21 @@ class _Search:
         self.working = working_devices(self.devices, self.settings)
         self.room = [self._room(device) for device in self.working]
 
+    @cached_property
+    def fit(self) -> Fit | None:
+        for candidate in self.candidates():
+            use = memory_use(self.model, self.devices, candidate)
+            if self.short_by(use) == 0:
+                return self.result(candidate, use, fits=True)
+        return None
+
+    @cached_property
+    def nearest(self) -> Fit:
+        """Where nothing fits; asked for after `fit`."""
+        candidate = self.last_resort()
+        use = memory_use(self.model, self.devices, candidate)
+        return self.result(candidate, use, fits=False)
+
     def _room(self, device: DeviceFacts) -> int | None:
         if device.free_bytes is None:
             free = device.total_bytes
@@ -123,22 +139,24 @@ class _Search:
         return max(free - self.margin_bytes, 0)
 
     def short_by(self, use: MemoryUse) -> int:
-        """Bytes that are missing, of all places together.
+        """Bytes that are missing, of all places together, compute buffers included.
 
         Of the host's mapped file the parts between its tensors can be dropped; what is computed
         with has to stay in memory.
         """
         host_room = self._room(self._host())
-        on_host = use.host.resident_bytes
+        # What devices without memory of their own hold lies there as well.
+        in_ram = use.host.resident_bytes + shared_bytes(self.working, use)
         return self._short_on_devices(use) + (
-            max(on_host - host_room, 0) if host_room is not None else 0
+            max(in_ram - host_room, 0) if host_room is not None else 0
         )
 
-    def _short_on_devices(self, use: MemoryUse) -> int:
-        columns = zip(self.room, use.devices[:-1], strict=True)
+    def _short_on_devices(self, use: MemoryUse, compute: Sequence[int] = ()) -> int:
+        """Bytes; `compute` is given beside what the use has of it."""
+        more = compute or repeat(0)
         return sum(
-            max(planned.needed_bytes - room, 0)
-            for room, planned in columns
+            max(planned.needed_bytes + size - room, 0)
+            for room, planned, size in zip(self.room, use.devices, more, strict=False)
             if room is not None
         )
 
@@ -181,6 +199,8 @@ class _Search:
         """
         changes: list[dict[str, Any]] = [{name: number} for number in numbers]
         tried = [replace(settings, **change) for change in changes]
+        if self._is_too_much(tried[-1]):
+            return
         compute = self._compute_of(tried[len(tried) // 2])
         low = 0
         high = len(tried)
@@ -231,12 +251,18 @@ class _Search:
         )
 
     def _fits(self, settings: MemorySettings, compute: list[int] | None = None) -> bool:
-        return (
-            self._short_on_devices(
-                memory_use(self.model, self.devices, settings, compute)
-            )
-            == 0
-        )
+        rest = without_compute(self.model, self.devices, settings)
+        if self._short_on_devices(rest):
+            return False
+        return not self._short_on_devices(rest, compute or self._compute_of(settings))
+
+    def _is_too_much(self, settings: MemorySettings) -> bool:
+        """Even without compute buffers, however it is cut."""
+        if self._is_cut(settings):
+            costs = offloaded_layer_bytes(self.model, settings)
+            return self._counts(costs, settings, [0] * len(self.working)) is None
+        rest = without_compute(self.model, self.devices, settings)
+        return self._short_on_devices(rest) > 0
 
     def _cut(
         self, settings: MemorySettings, compute: list[int] | None
@@ -245,19 +271,12 @@ class _Search:
         for that cut."""
         costs = offloaded_layer_bytes(self.model, settings)
         candidate = replace(settings, tensor_split=(1.0,) * len(self.working))
+        # What is not to be cut with more room is not to be cut with less.
+        if self._is_too_much(candidate):
+            return None
         for _ in range(3):
-            use = memory_use(self.model, self.devices, candidate, compute)
-            beside = [
-                planned.compute_bytes + planned.other_bytes
-                for planned in use.devices[:-1]
-            ]
-            rooms = [
-                None if room is None else room - size
-                for room, size in zip(self.room, beside, strict=True)
-            ]
-            counts = stretches(
-                costs, rooms, [device.bandwidth_gbps or 1.0 for device in self.working]
-            )
+            beside = compute or self._compute_of(candidate)
+            counts = self._counts(costs, candidate, beside)
             if counts is None:
                 return None
             exact = shortest_cut(self.model.n_layer, settings.gpu_layers, tuple(counts))
@@ -267,6 +286,20 @@ class _Search:
                 if self._fits(candidate, compute):
                     return candidate
         return None
+
+    def _counts(
+        self, costs: Sequence[int], candidate: MemorySettings, compute: Sequence[int]
+    ) -> list[int] | None:
+        """Layers of each device, for what it needs beside them; None where they do not fit."""
+        rest = without_compute(self.model, self.devices, candidate)
+        rooms = [
+            None if room is None else room - size - planned.other_bytes
+            for room, planned, size in zip(
+                self.room, rest.devices, compute, strict=False
+            )
+        ]
+        speeds = [device.bandwidth_gbps or 1.0 for device in self.working]
+        return stretches(costs, rooms, speeds)
 
     def last_resort(self) -> MemorySettings:
         """Nothing fits: what lacks the least, of what is asked for, spread by memory, and what only
@@ -337,6 +370,10 @@ class _Search:
             planned.compute_bytes
             for planned in memory_use(self.model, self.devices, settings).devices
         ]
+
+
+# Remedies and the strategies of one page ask for the same fits again and again.
+_search = lru_cache(maxsize=256)(_Search)
 
 
 def _between(ends: Sequence[tuple[int, list[int]]], context: int) -> list[int]:

@@ -149,9 +149,10 @@ class Builder:
         if node.visited:
             return node
         node.visited = True
-        for src in node.srcs:
-            self.expand(src)
         if node.srcs:
+            for src in node.srcs:
+                if not src.visited:
+                    self.expand(src)
             self.nodes.append(node)
         return node
 

@@ -10,6 +10,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 # What the host is called where no device of that kind is named.
 CPU = "CPU"
@@ -44,6 +45,13 @@ def layer_devices(
 
     gpu_layers counts from the end and includes the output; None is all.
     """
+    return _layer_devices(n_layer, tuple(shares), gpu_layers)
+
+
+@lru_cache(maxsize=1024)
+def _layer_devices(
+    n_layer: int, shares: tuple[float, ...], gpu_layers: int | None
+) -> tuple[int, ...]:
     host = len(shares)
     wanted = n_layer + 1 if gpu_layers is None else min(gpu_layers, n_layer + 1)
     if not shares or wanted <= 0:

@@ -75,6 +75,13 @@ class MemoryUse:
         """Raises KeyError."""
         return {use.name: use for use in self.devices}[name]
 
+    def with_compute(self, compute: Sequence[int]) -> MemoryUse:
+        """The same with these compute buffers, of the devices in order and of the host."""
+        uses = zip(self.devices, compute, strict=True)
+        return replace(
+            self, devices=tuple(replace(use, compute_bytes=size) for use, size in uses)
+        )
+
 
 def working_devices(
     devices: Sequence[DeviceFacts], settings: MemorySettings
@@ -125,6 +132,13 @@ def memory_use(
     return _memory_use(model, tuple(devices), settings, known)
 
 
+def without_compute(
+    model: ModelShape, devices: Sequence[DeviceFacts], settings: MemorySettings
+) -> MemoryUse:
+    """The same but for the compute buffers, which take nearly all of the time."""
+    return _without_compute(model, tuple(devices), settings)
+
+
 # Of five questions that a plan asks four were asked before: by another remedy, another strategy or
 # the same search.
 @lru_cache(maxsize=1024)
@@ -134,14 +148,25 @@ def _memory_use(
     settings: MemorySettings,
     compute: tuple[int, ...] | None,
 ) -> MemoryUse:
+    rest = _without_compute(model, devices, settings)
+    if compute is None:
+        working = working_devices(devices, settings)
+        return rest.with_compute(_compute(model, working, rest.placement, settings))
+    return rest.with_compute(compute)
+
+
+@lru_cache(maxsize=1024)
+def _without_compute(
+    model: ModelShape, devices: tuple[DeviceFacts, ...], settings: MemorySettings
+) -> MemoryUse:
     working = working_devices(devices, settings)
     host = next(
         (device for device in devices if device.kind == "cpu"), DeviceFacts(CPU)
     )
     if model.is_folder:
-        return _folder_use(model, working, host, settings, compute)
-    if settings.split_mode == "tensor" and len(working) > 1:
-        return _tensor_parallel_use(model, working, host, settings, compute)
+        return _folder_use(model, working, host, settings)
+    if _is_tensor_parallel(working, settings):
+        return _tensor_parallel_use(model, working, host, settings)
     placement = place(model, working, settings)
     kernels = kernels_used(working, settings)
     held = weights(model, placement, kernels=kernels, load_nextn=settings.load_nextn)
@@ -152,10 +177,15 @@ def _memory_use(
     sizes = _Sizes(
         [*held.devices, _host_bytes(held.host, settings)],
         kv_by_device(model, placement, settings),
-        list(compute) if compute else _compute(model, working, placement, settings),
         _other(model, working, settings),
     )
     return _result(sizes, (*working, host), held.host, placement, settings)
+
+
+def _is_tensor_parallel(
+    working: Sequence[DeviceFacts], settings: MemorySettings
+) -> bool:
+    return settings.split_mode == "tensor" and len(working) > 1
 
 
 @dataclass(frozen=True)
@@ -164,7 +194,6 @@ class _Sizes:
 
     weights: list[int]
     kv: list[int]
-    compute: list[int]
     other: list[int]
 
 
@@ -175,12 +204,10 @@ def _result(
     placement: Placement,
     settings: MemorySettings,
 ) -> MemoryUse:
-    columns = zip(
-        facts, sizes.weights, sizes.kv, sizes.compute, sizes.other, strict=True
-    )
+    columns = zip(facts, sizes.weights, sizes.kv, sizes.other, strict=True)
     uses = tuple(
-        DeviceUse(device.name, device.total_bytes, *column)
-        for device, *column in columns
+        DeviceUse(device.name, device.total_bytes, held, kv, other_bytes=other)
+        for device, held, kv, other in columns
     )
     mapped = host.mapped if settings.mmap else 0
     spare = 0 if settings.mlock else max(mapped - host.plain, 0)
@@ -209,33 +236,35 @@ def _folder_use(
     working: Sequence[DeviceFacts],
     host: DeviceFacts,
     settings: MemorySettings,
-    compute: Sequence[int] | None,
 ) -> MemoryUse:
     """Engines that load folders hold all of the model in memory, on cards nothing of it on the
     host."""
-    is_cut = settings.split_mode == "tensor" and len(working) > 1
-    cut = shares(
-        working,
-        replace(settings, tensor_split=settings.tensor_split or (1.0,) * len(working)),
-    )
-    ranks = cut if is_cut else ()
-    placement = place(model, working[:1] if is_cut else working, settings)
-    if is_cut:
+    ranks = _ranks(working, settings)
+    placement = place(model, working[:1] if ranks else working, settings)
+    if ranks:
         kv = folder_kv(model, settings, ranks)
     else:
         kv = kv_by_device(model, placement, settings)
     held = folder_weights(model, placement, ranks)
-    if compute:
-        needed = list(compute)
-    else:
-        needed = folder_compute(model, placement, settings, ranks)
     other = [CONTEXT_BYTES.get(device.kind, 0) for device in working] + [0]
     return _result(
-        _Sizes(held, kv, needed, other),
+        _Sizes(held, kv, other),
         (*working, host),
         HostWeights(held[-1]),
         placement,
         settings,
+    )
+
+
+def _ranks(
+    working: Sequence[DeviceFacts], settings: MemorySettings
+) -> tuple[float, ...]:
+    """The part of each device under a tensor split of a folder; none where nothing is cut."""
+    if not _is_tensor_parallel(working, settings):
+        return ()
+    even = (1.0,) * len(working)
+    return shares(
+        working, replace(settings, tensor_split=settings.tensor_split or even)
     )
 
 
@@ -244,7 +273,6 @@ def _tensor_parallel_use(
     working: Sequence[DeviceFacts],
     host: DeviceFacts,
     settings: MemorySettings,
-    compute: Sequence[int] | None,
 ) -> MemoryUse:
     """Every device takes part in every layer; to the engine they are one device
     (ggml-backend-meta.cpp)."""
@@ -262,14 +290,12 @@ def _tensor_parallel_use(
         for index in range(model.n_layer - model.n_nextn)
         if one.layers[index] == 0
     ]
-    compute = compute or _compute(model, working[:1], one, settings)
     kv = _tensor_parallel_kv(model, offloaded, cut, settings)
     kv_host = kv_by_device(model, one, settings)[-1]
     sizes = _Sizes(
         tensor_parallel_weights(model, offloaded, cut, with_output=one.output == 0)
         + [_host_bytes(held.host, settings)],
         [*kv, kv_host],
-        [compute[0]] * len(working) + [compute[-1]],
         _other(model, working, settings),
     )
     return _result(sizes, (*working, host), held.host, one, settings)
@@ -299,6 +325,21 @@ def _tensor_parallel_kv(
 
 
 def _compute(
+    model: ModelShape,
+    working: Sequence[DeviceFacts],
+    placement: Placement,
+    settings: MemorySettings,
+) -> list[int]:
+    if model.is_folder:
+        ranks = _ranks(working, settings)
+        return folder_compute(model, placement, settings, ranks)
+    if _is_tensor_parallel(working, settings):
+        one, host = _graph_compute(model, working[:1], placement, settings)
+        return [one] * len(working) + [host]
+    return _graph_compute(model, working, placement, settings)
+
+
+def _graph_compute(
     model: ModelShape,
     devices: Sequence[DeviceFacts],
     placement: Placement,
