@@ -1,7 +1,7 @@
 """A database without tables gets all of them at once, as the models have them now.
 
 That is where the migrations lead, which a test holds against it, in a twentieth of the time that
-they take one after the other: Django makes every model anew for each of their steps.
+they take one after the other: Django makes the models again for each of their steps.
 """
 
 from __future__ import annotations
