@@ -16,6 +16,12 @@ def main() -> None:
             from omni.up import main as up
 
             sys.exit(up(sys.argv[2:]))
+        if sys.argv[1:] == ["prepare"]:
+            # Most starts find all of it there, which is seen without Django, too.
+            from omni.prepared import is_prepared
+
+            if is_prepared():
+                return
         from django.core.management import execute_from_command_line
 
         execute_from_command_line(sys.argv)

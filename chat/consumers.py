@@ -12,7 +12,7 @@ from chat.actions import act, snapshot
 from chat.models import Conversation
 from omni.errors import OmniError
 from omni.events import ChatDelta, ChatState, chat_group
-from omni.roles import CHAT, may
+from omni.roles.rights import CHAT, may
 from omni.sockets import NOT_FOUND, PageSocket, in_database
 
 

@@ -15,7 +15,7 @@ from deployments.models import Deployment, Route
 from deployments.states import UNLOADED, InstanceState
 from deployments.strategies import strategy_title
 from omni.errors import OmniError
-from omni.roles import CHAT, require
+from omni.roles.rights import CHAT, require
 
 Target = Deployment | Route
 # What was unloaded is loaded again by the first question.

@@ -8,7 +8,7 @@ from django.db.models import Q
 
 from deployments.models import Deployment, Route
 from deployments.strategies import strategy_title
-from omni.roles import CHAT, declared
+from omni.roles.rights import CHAT, declared
 
 MOST_LANES = 4
 

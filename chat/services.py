@@ -18,7 +18,7 @@ from chat.transcript import request_body, title_of
 from chat.voting import blind_switch, draw_again, draw_sides, forget_undecided
 from omni.errors import OmniError
 from omni.json_text import storable
-from omni.roles import CHAT, require
+from omni.roles.rights import CHAT, require
 
 LONGEST_QUESTION = 400_000
 

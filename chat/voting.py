@@ -18,7 +18,7 @@ from chat.contestants import contestant_of
 from chat.models import Ballot, Conversation, Lane, Message
 from chat.thread import turns_of
 from omni.errors import OmniError
-from omni.roles import CHAT, require
+from omni.roles.rights import CHAT, require
 
 LANES_OF_A_BALLOT = 2
 VOTES = frozenset(Ballot.Verdict.values) - {Ballot.Verdict.NONE.value}

@@ -16,7 +16,7 @@ from omni.broadcast import broker_is_silent, publish
 from omni.celery import app
 from omni.errors import OmniError
 from omni.events import STATE_GROUP
-from omni.roles import MANAGE_LIBRARY, require
+from omni.roles.rights import MANAGE_LIBRARY, require
 
 if TYPE_CHECKING:
     from deployments.models import Deployment

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 
 from gpus.models import HistoryBucket, HistorySubject, Host
 from gpus.rollup import (
+    FINEST_S,
     KEEP_S,
     MOST_METRICS,
     YEAR_S,
@@ -25,6 +26,8 @@ from gpus.spans import History, history_of, reaching_back, resolutions_for, step
 
 # Deleting holds SQLite's one lock: a few at a time let everybody else through.
 MOST_DELETED = 500
+# By subject's number, resolution and start.
+Row = tuple[int, int, int]
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -40,8 +43,7 @@ def save_buckets(
         return
     with transaction.atomic():
         subjects = _subjects(host, buckets, titles or {})
-        for resolution_s in KEEP_S:
-            _join(subjects, coarser(buckets, resolution_s), resolution_s)
+        _join(subjects, {each: coarser(buckets, each) for each in KEEP_S})
 
 
 def _subjects(
@@ -65,25 +67,23 @@ def _subjects(
 
 
 def _join(
-    subjects: Mapping[str, HistorySubject], buckets: Sequence[Bucket], resolution_s: int
+    subjects: Mapping[str, HistorySubject], by_resolution: Mapping[int, list[Bucket]]
 ) -> None:
-    keys = {subject.pk for subject in subjects.values()}
-    kept = HistoryBucket.objects.filter(
-        subject__in=keys,
-        resolution_s=resolution_s,
-        start_s__in={bucket.start_s for bucket in buckets},
-    )
-    figures = {
-        (subject, start_s): figures_in(row)
-        for subject, start_s, row in kept.values_list(
-            "subject_id", "start_s", "figures"
-        )
+    """All resolutions at once: it is done every ten seconds, for as long as the panel runs."""
+    wanted = {
+        (subjects[bucket.subject].pk, resolution_s, bucket.start_s)
+        for resolution_s, buckets in by_resolution.items()
+        for bucket in buckets
     }
-    for bucket in buckets:
-        subject = subjects[bucket.subject]
-        if bucket.metric in subject.metrics:
+    figures = _kept(wanted)
+    for resolution_s, buckets in by_resolution.items():
+        for bucket in buckets:
+            subject = subjects[bucket.subject]
+            if bucket.metric not in subject.metrics:
+                continue
             place = subject.metrics.index(bucket.metric)
-            into = figures.setdefault((subject.pk, bucket.start_s), {})
+            row = (subject.pk, resolution_s, bucket.start_s)
+            into = figures.setdefault(row, {})
             one = into.setdefault(place, Figures())
             one.add(bucket.count, bucket.minimum, bucket.mean, bucket.maximum)
     HistoryBucket.objects.bulk_create(
@@ -94,12 +94,26 @@ def _join(
                 start_s=start_s,
                 figures=packed(each),
             )
-            for (subject, start_s), each in figures.items()
+            for (subject, resolution_s, start_s), each in figures.items()
         ],
         update_conflicts=True,
         unique_fields=["subject", "resolution_s", "start_s"],
         update_fields=["figures"],
     )
+
+
+def _kept(wanted: Collection[Row]) -> dict[Row, dict[int, Figures]]:
+    """What there is of these rows."""
+    subjects, resolutions, starts = map(set, zip(*wanted, strict=True))
+    kept = HistoryBucket.objects.filter(
+        subject__in=subjects, resolution_s__in=resolutions, start_s__in=starts
+    )
+    fields = ("subject_id", "resolution_s", "start_s", "figures")
+    return {
+        (subject, resolution_s, start_s): figures_in(row)
+        for subject, resolution_s, start_s, row in kept.values_list(*fields)
+        if (subject, resolution_s, start_s) in wanted
+    }
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -122,6 +136,21 @@ def read_history(
     resolution_s = reaching_back(known) or wanted[0]
     found = _Reading(subject, resolution_s, since_s, until_s)
     return history_of(found.rows(), subject.metrics, max(step_s, resolution_s))
+
+
+def newest_figures(keys: Iterable[str], since_s: float) -> dict[str, dict[str, float]]:
+    """The means of each subject's newest ten seconds since then, by metric."""
+    rows = HistoryBucket.objects.filter(
+        subject__key__in=list(keys), resolution_s=FINEST_S, start_s__gte=since_s
+    )
+    return {
+        row.subject.key: {
+            name: found.mean
+            for place, found in figures_in(row.figures).items()
+            for name in row.subject.metrics[place : place + 1]
+        }
+        for row in rows.select_related("subject").order_by("start_s")
+    }
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from omni.units import (
 )
 
 JOULES_PER_KWH = 3.6e6
-NOT_MEASURED = "nothing measured yet"
+NOT_MEASURED = "nothing is measured now"
 NO_ANSWER = "not reported"
 
 
@@ -243,7 +243,7 @@ def _health(card: CardSample, fact: _Reasons) -> Iterator[Fact]:
 
 
 def _xid(card: CardSample, fact: _Reasons) -> Fact:
-    explained = "The driver's number of what went wrong, since the sampler started"
+    explained = "The driver's number of what went wrong, since the machine started"
     if card.xid is None or card.xid_at_ms is None:
         return fact(
             "Last Xid error", "xid", "none" if fact.is_measured else UNKNOWN, explained

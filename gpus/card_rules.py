@@ -6,11 +6,19 @@ One function per rule; CARD_RULES is the table.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from gpus.cards import data_sheet
 from gpus.findings import Evidence, Finding, Held, Quantity
-from gpus.links import BUSY_PERCENT, link_gbps, link_shortfall, link_text
+from gpus.links import (
+    BUSY_PERCENT,
+    SeenLink,
+    link_gbps,
+    link_shortfall,
+    link_text,
+)
 from gpus.sample import CardSample
 from omni.units import bytes_text, celsius_text, percent_text, watts_text
 
@@ -73,6 +81,25 @@ def _link(card: CardSample) -> Finding | None:
         evidence,
         _held(card, Quantity.LINK_GBPS, now, best),
     )
+
+
+def _link_seen(card: CardSample, seen: SeenLink) -> Finding | None:
+    """Of an idle card, by its link when it last worked."""
+    if (card.utilisation_percent or 0) >= BUSY_PERCENT:
+        return None
+    at_work = replace(
+        card,
+        pcie_generation=seen.generation,
+        pcie_width=seen.width,
+        utilisation_percent=seen.utilisation_percent,
+    )
+    finding = _link(at_work)
+    if finding is None:
+        return None
+    at = datetime.fromtimestamp(seen.at_s, UTC).strftime("%H:%M UTC")
+    seen_at = Evidence("Seen", at, passing=True)
+    text = f"{finding.text} That was at {at}; the card is idle now."
+    return replace(finding, text=text, evidence=(*finding.evidence, seen_at))
 
 
 def _slot(card: CardSample) -> Finding | None:
@@ -343,8 +370,11 @@ CARD_RULES: tuple[Callable[[CardSample], Finding | None], ...] = (
 )
 
 
-def card_findings(card: CardSample) -> list[Finding]:
-    return [finding for rule in CARD_RULES if (finding := rule(card))]
+def card_findings(card: CardSample, seen: SeenLink | None = None) -> list[Finding]:
+    """`seen` is its link when it last worked."""
+    found = [finding for rule in CARD_RULES if (finding := rule(card))]
+    before = _link_seen(card, seen) if seen else None
+    return [*found, before] if before else found
 
 
 # --- who else is in its memory --------------------------------------------------------------------

@@ -119,6 +119,11 @@ class DataSheet:
         """Single precision, 10¹² operations a second."""
         return round(self.cores * self.family.operations * self.boost_mhz / 1e6, 1)
 
+    @property
+    def is_unified(self) -> bool:
+        """It has no memory but the host's."""
+        return self.memory_kind.startswith("LPDDR")
+
     def check_link(self, generation: int | None, width: int | None) -> None:
         """A slot may offer more, the card uses none of it. Raises OmniError (link_beyond_card)."""
         best = (self.link_generation, self.link_width)

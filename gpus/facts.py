@@ -21,10 +21,18 @@ from gpus.doctor import (
 )
 from gpus.findings import Finding, by_severity
 from gpus.host import host_facts
+from gpus.link_history import last_under_load
 from gpus.models import Device, Gpu, Host, KnownFinding
 from gpus.nvml import look
 from gpus.recent import last_frame
-from gpus.sample import CardIdentity, CardSample, NvmlState, named, read_card
+from gpus.sample import (
+    CardIdentity,
+    CardSample,
+    NvmlState,
+    named,
+    read_card,
+    with_xid,
+)
 from gpus.slot_rules import Places, slot_findings
 
 
@@ -49,8 +57,10 @@ def seen_now(host: Host) -> Seen:
     identities = named(
         report.identities, [card for card in known if card.uuid not in seen]
     )
+    # What drivers reported before is known to who waits for it.
+    lately = {sample.key: sample for sample in latest_samples(host.name)}
     samples = [
-        replace(sample, name=identity.shown_name)
+        replace(with_xid(sample, lately.get(sample.key)), name=identity.shown_name)
         for identity, sample in zip(identities, report.samples, strict=True)
     ]
     here = [identity.uuid for identity in identities]
@@ -98,7 +108,7 @@ def _seen(
     findings = agent_findings(host.problems)
     findings += host_findings(host_facts(settings.OMNI_HOME.root, nvml))
     for sample in samples:
-        findings += card_findings(sample)
+        findings += card_findings(sample, last_under_load(host, sample.key))
     known = known_cards(host)
     findings += slot_findings(places(host, nvml.driver_version, here))
     findings += absent_findings(known, here)

@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 SEVERITIES = ("error", "caution", "info")
+# What might be better, or is as somebody wants it: also on a rig with which nothing is wrong.
+HINT = "info"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Finding:
         """Its place on a page: one for each code and subject."""
         said = f"{self.code} {self.subject}"
         return f"finding-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+
+
+def is_wrong(findings: Iterable[Finding]) -> bool:
+    """Whether one of them is more than a hint."""
+    return any(finding.severity != HINT for finding in findings)
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:

@@ -19,8 +19,9 @@ from gpus.history_shown import Choice, choices_of, history_context
 from gpus.marks import read_marks
 from gpus.models import HistorySubject, Host
 from gpus.spans import LONGEST_SPAN_S, Columns, History
+from gpus.telemetry import telemetry
 from omni.errors import OmniError
-from omni.htmx import HtmxHttpRequest
+from omni.htmx import HtmxHttpRequest, wants_part
 from omni.numbers import whole_number
 
 SHORTEST_SPAN_S = 60
@@ -40,8 +41,22 @@ def history(request: HtmxHttpRequest) -> HttpResponse:
     groups: dict[str, list[Choice]] = {}
     for each in choices:
         groups.setdefault(each.group, []).append(each)
-    context = {"groups": groups, "chosen": chosen, **history_context(host, key)}
+    if wants_part(request):
+        return _part(request, host, is_kept=chosen is not None)
+    context = {
+        "groups": groups,
+        "chosen": chosen,
+        "telemetry": telemetry(host),
+        **history_context(host, key),
+    }
     return render(request, "gpus/history.html", context)
+
+
+def _part(request: HtmxHttpRequest, host: Host, *, is_kept: bool) -> HttpResponse:
+    """What the page asks for again and again: whether anything is measured, or kept by now."""
+    if request.htmx.target == "telemetry":
+        return render(request, "gpus/_telemetry.html", {"telemetry": telemetry(host)})
+    return HttpResponse(status=204, headers={"HX-Refresh": "true"} if is_kept else {})
 
 
 @require_GET

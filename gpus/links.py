@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gpus.rollup import Figures
 from omni.errors import OmniError
 
 # GT/s per lane and the share left by the line code (PCI-SIG base specifications 1.1 to 6.0).
@@ -18,6 +20,8 @@ _LINE_CODE = {
     6: 242 / 256,
 }
 BUSY_PERCENT = 20.0
+# What the history has of a link and of its card at work.
+SEEN_METRICS = ("utilisation_percent", "pcie_generation", "pcie_width")
 
 
 def link_gbps(generation: int | None, width: int | None) -> float | None:
@@ -98,3 +102,29 @@ def link_text(generation: int | None, width: int | None) -> str:
     carries = link_gbps(generation, width)
     speed = f", {carries:.1f} GB/s" if carries else ""
     return f"generation {generation or 'N/A'} × {width or 'N/A'}{speed}"
+
+
+# --- as it was ----
+@dataclass(frozen=True)
+class SeenLink:
+    """A link under load, at one time in seconds since 1970."""
+
+    at_s: int
+    generation: int
+    width: int
+    utilisation_percent: float
+
+
+def under_load(
+    buckets: Iterable[tuple[int, tuple[Figures | None, ...]]],
+) -> SeenLink | None:
+    """The newest of these buckets, newest first, all of which the card worked; each has its start
+    and figures of SEEN_METRICS.
+
+    Its best counts: what is read of a link is some seconds old.
+    """
+    for at_s, (busy, generation, width) in buckets:
+        if busy and generation and width and busy.minimum >= BUSY_PERCENT:
+            best = (int(generation.maximum), int(width.maximum))
+            return SeenLink(at_s, *best, busy.mean)
+    return None

@@ -44,11 +44,7 @@ class RecentWriter:
         self.wants_links = False
         self.viewers = group_key(telemetry_group(host))
         self.limit = WINDOW_S * settings.OMNI_TELEMETRY_HZ
-        self.client = redis.Redis.from_url(
-            settings.CHANNEL_REDIS_URL,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-        )
+        self.client = _client()
 
     def add(self, frame: str, point: str) -> bool:
         """Whether anybody looks at them now.
@@ -125,16 +121,46 @@ def _powers(point: bytes) -> Powers | None:
 
 def last_frame(host: str) -> str:
     """The last frame as JSON, '' when there is none or the broker is away."""
-    try:
-        with redis.Redis.from_url(
-            settings.CHANNEL_REDIS_URL, socket_timeout=TIMEOUT_S
-        ) as client:
-            frame: Any = client.get(_keys(host)[1])
-    except (redis.RedisError, OSError):
-        return ""
-    if frame:
-        return str(frame.decode())
+    with _client() as client:
+        return _last_frame(client, host)
+
+
+class LastFrame:
+    """The same for whoever asks again and again: one connection."""
+
+    def __init__(self) -> None:
+        self._client = _client()
+
+    def __call__(self, host: str) -> str:
+        return _last_frame(self._client, host)
+
+
+def _client() -> redis.Redis:
+    return redis.Redis.from_url(
+        settings.CHANNEL_REDIS_URL,
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+    )
+
+
+def _last_frame(client: redis.Redis, host: str) -> str:
+    with suppress(redis.RedisError, OSError):
+        return _read(client, host)
     return ""
+
+
+def read_frame(host: str) -> str:
+    """The last frame as JSON, '' when there is none.
+
+    Raises redis.RedisError or OSError when the broker is away.
+    """
+    with _client() as client:
+        return _read(client, host)
+
+
+def _read(client: redis.Redis, host: str) -> str:
+    frame: Any = client.get(_keys(host)[1])
+    return str(frame.decode()) if frame else ""
 
 
 def want_links(host: str) -> None:
@@ -158,11 +184,7 @@ class FrameReader:
         self._key = _keys(host)[1]
         self._links = _links_wanted(host)
         self._last_ms: int | None = None
-        self._client = redis.Redis.from_url(
-            settings.CHANNEL_REDIS_URL,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-        )
+        self._client = _client()
 
     def news(self) -> dict[str, Any] | None:
         """The last frame; None where it was read before, or there is none.

@@ -181,6 +181,13 @@ def with_host_memory(
     ]
 
 
+def with_xid(card: CardSample, known: CardSample | None) -> CardSample:
+    """With the driver's error that another sample of it has."""
+    if known is None or known.xid is None:
+        return card
+    return replace(card, xid=known.xid, xid_at_ms=known.xid_at_ms)
+
+
 @dataclass(frozen=True)
 class HostSample:
     """`cpu_percent` is None at the very first look: a share needs two."""

@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from types import FrameType
 
+import psutil
 import redis
 from django.conf import settings
 
+from gpus.facts import latest_samples
 from gpus.host import HostMeter, StandIn
 from gpus.nvml import Nvml
-from gpus.nvml_events import XidWatch
+from gpus.nvml_events import Xid, XidWatch
 from gpus.recent import RecentWriter
 from gpus.rollup import Roller
 from gpus.sample import CardReader, CardSample, HostSample, Sample, with_host_memory
@@ -163,6 +165,16 @@ class Sampler:
         self.store.stop()
 
 
+def xids_before(host_name: str) -> dict[str, Xid]:
+    """What the sampler before this one has heard of since the machine started."""
+    started_ms = psutil.boot_time() * 1000
+    return {
+        card.key: Xid(card.xid, card.xid_at_ms)
+        for card in latest_samples(host_name)
+        if card.xid is not None and (card.xid_at_ms or 0) > started_ms
+    }
+
+
 def run(host_name: str, parent_pid: int) -> None:
     """Until SIGTERM, or until the agent that started it is gone."""
     stopping = False
@@ -175,6 +187,7 @@ def run(host_name: str, parent_pid: int) -> None:
     signal.signal(signal.SIGINT, stop)
     keep_connections()
     sampler = Sampler(host_name)
+    sampler.xids.last |= xids_before(host_name)
     sampler.store.start()
     deadline = Deadline(1.0 / settings.OMNI_TELEMETRY_HZ)
     while not stopping and os.getppid() == parent_pid:

@@ -11,15 +11,17 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from gpus.card_facts import card_facts
-from gpus.card_rules import card_findings
 from gpus.cards import DataSheet, data_sheet
-from gpus.facts import latest_findings, latest_sample, latest_samples, unhidden
+from gpus.facts import latest_findings, latest_sample, unhidden
 from gpus.history_shown import history_context
 from gpus.links import link_gbps
 from gpus.models import Device, Gpu, Host
 from gpus.recent import want_links
+from gpus.telemetry import telemetry
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, wants_part
+
+FINDINGS = "gpus/_findings.html"
 
 
 def _host() -> Host:
@@ -102,6 +104,8 @@ def _cards(host: Host) -> list[ShownCard]:
 @require_GET
 def rig(request: HtmxHttpRequest) -> HttpResponse:
     host = _host()
+    if _wants_findings(request):
+        return render(request, FINDINGS, _rig_findings(host))
     cards = _cards(host)
     has_gpu = any(
         card.gpu or (card.device and card.device.kind != Device.Kind.RPC)
@@ -111,37 +115,57 @@ def rig(request: HtmxHttpRequest) -> HttpResponse:
         "host": host,
         "cards": cards,
         "has_gpu": has_gpu,
-        # What is quiet stands on the doctor's page and on the cards themselves.
-        "findings": [
-            finding
-            for finding in unhidden(host, latest_findings(host))
-            if finding.severity != "info" or finding.code.startswith("nvml_")
-        ],
+        **_rig_findings(host),
     }
     return render(request, "gpus/rig.html", context)
+
+
+def _wants_findings(request: HtmxHttpRequest) -> bool:
+    """Of a page's parts this one fetches itself."""
+    return wants_part(request) and request.htmx.target == "findings"
+
+
+def _rig_findings(host: Host) -> dict[str, Any]:
+    """What is quiet stands on the doctor's page and on the cards themselves."""
+    findings = [
+        finding
+        for finding in unhidden(host, latest_findings(host))
+        if finding.severity != "info" or finding.code.startswith("nvml_")
+    ]
+    return {"findings": findings, "telemetry": telemetry(host)}
 
 
 @require_GET
 def card(request: HtmxHttpRequest, key: str) -> HttpResponse:
     host = _host()
-    found = next((card for card in _cards(host) if card.key == key), None)
+    found = _card(host, key)
     if found is None:
         raise OmniError(
             "not_found", f"There is no card {key}.", "The rig page lists the cards."
         )
+    if _wants_findings(request):
+        return render(request, FINDINGS, _card_findings(host, key))
     if wants_part(request):
         return render(request, "gpus/_card_now.html", _now(host, found))
-    samples = [sample for sample in latest_samples(host.name) if sample.key == key]
-    findings = unhidden(
-        host, [finding for sample in samples for finding in card_findings(sample)]
-    )
     context = {
         "host": host,
-        "findings": findings,
+        **_card_findings(host, key),
         **_now(host, found),
         **history_context(host, key),
     }
     return render(request, "gpus/card.html", context)
+
+
+def _card(host: Host, key: str) -> ShownCard | None:
+    """Also one that was taken out: what it did is kept."""
+    here = next((card for card in _cards(host) if card.key == key), None)
+    gone = None if here else host.gpus.filter(uuid=key).first()
+    return ShownCard(gone.uuid, gone.name, (), gpu=gone) if gone else here
+
+
+def _card_findings(host: Host, key: str) -> dict[str, Any]:
+    findings = [each for each in latest_findings(host) if each.subject == key]
+    return {"findings": unhidden(host, findings), "telemetry": telemetry(host)}
 
 
 def _now(host: Host, card: ShownCard) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""The administration by the table of rights: what stands in no row of omni.roles.ADMIN can only be
-looked at."""
+"""The administration by the table of rights: what stands in no row of omni.roles.admin_rows can
+only be looked at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from omni.roles import ADMIN, AdminRow, may
+from omni.roles.admin_rows import ADMIN, AdminRow
+from omni.roles.rights import may
 
 if TYPE_CHECKING:
     RowForm = forms.ModelForm[Any]

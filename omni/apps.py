@@ -11,7 +11,7 @@ class OmniConfig(AppConfig):
 
         from omni import checks  # noqa: F401  (registers the system checks)
         from omni.access import watch_access
-        from omni.roles import ensure_roles
+        from omni.roles.groups import ensure_roles
 
         watch_access()
 

@@ -10,7 +10,8 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from omni.roles import ADMIN, PAGES
+from omni.roles.admin_rows import ADMIN
+from omni.roles.pages import PAGES
 
 
 @register()
@@ -62,7 +63,7 @@ def every_page_has_a_row(**kwargs: Any) -> list[CheckMessage]:
     from django.urls import get_resolver
 
     lacking = sorted(set(view_names(get_resolver())) - set(PAGES))
-    hint = "Give it a row in omni.roles.PAGES."
+    hint = "Give it a row in omni.roles.pages.PAGES."
     return [
         Error(
             f"The page {name} stands in no row of the table of rights.",
@@ -83,7 +84,7 @@ def every_admin_page_has_a_row(**kwargs: Any) -> list[CheckMessage]:
     registered = {
         model._meta.label_lower: page for model, page in admin.site._registry.items()
     }
-    hint = "Register a RightsAdmin, with a row in omni.roles.ADMIN."
+    hint = "Register a RightsAdmin, with a row in omni.roles.admin_rows.ADMIN."
     return [
         Error(
             f"The administration of {label} asks no table of rights.",

@@ -16,10 +16,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from daphne.http_protocol import HTTPFactory
-
-# Daphne's own: imported from Twisted, it would be another one where Daphne was not there first.
-from daphne.server import reactor
 from twisted.web import http
 
 from omni.connection_limits import (
@@ -33,6 +29,7 @@ from omni.connection_limits import (
     refusal,
     room_for_connections,
 )
+from omni.daphne_parts import HTTPFactory, reactor
 from omni.errors import OmniError
 
 # Twisted's interfaces say less than its objects can, and its channel is typed in part only.

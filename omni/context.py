@@ -10,7 +10,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
 from django.urls import reverse
 
-from omni.roles import Allowed
+from omni.roles.rights import Allowed
 
 
 @dataclass(frozen=True)
@@ -109,5 +109,4 @@ SECTION_OF = {
     "deployments:key_change": "deployments:keys",
     "deployments:device_server": "gpus:rig",
     "gpus:card": "gpus:rig",
-    "gpus:history": "gpus:rig",
 }

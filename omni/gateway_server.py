@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,9 @@ from omni.errors import OmniError
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
+# What is written beside the requests takes the interpreter for so long at most; Python's own 5 ms
+# would be a request's.
+THREADS_GIVE_WAY_S = 0.0005
 # The status, body and headers of the answer that says what was wrong at a path.
 Explain = Callable[
     [str, OmniError, list[tuple[bytes, bytes]]], tuple[int, bytes, dict[str, str]]
@@ -263,4 +267,5 @@ def run(host: str, port: int, *, application: Any, explain: Explain) -> None:
         backlog=BACKLOG,
     )
     listening = listening_socket(host, port)
+    sys.setswitchinterval(THREADS_GIVE_WAY_S)
     _Server(config).run(sockets=[listening])

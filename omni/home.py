@@ -9,7 +9,7 @@ import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -143,6 +143,15 @@ class Home:
         with (self.run / f"{name}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def preparing(self) -> AbstractContextManager[None]:
+        """While the database is made or updated: parts that start meanwhile wait before they use
+        it."""
+        return self.one_at_a_time("prepare")
+
+    def wait_until_prepared(self) -> None:
+        with self.preparing():
+            pass
 
     def secret(self, name: str) -> str:
         """The secret kept under this name, made on first use; the file is readable by its owner

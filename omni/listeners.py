@@ -4,26 +4,54 @@ before it is used."""
 from __future__ import annotations
 
 import errno
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from omni import sock_diag
 
 PROC = Path("/proc")
 LISTENS = "0A"
 # This process may open no more files: what it cannot see is not gone.
 NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
+MOST_REMEMBERED = 1024
 
 
-def listening_inodes(table: str, port: int) -> set[str]:
-    """The sockets that listen on this port, in the words of proc(5), net/tcp: the inodes of all of
-    them."""
+def listening_inodes(port: int, pid: int) -> set[int]:
+    """The IPv4 sockets that listen on this port in the network namespace of this process: the
+    inodes of all of them. Raises OSError."""
+    if _is_beside_us(pid):
+        try:
+            return sock_diag.listening_inodes(port)
+        except OSError as error:
+            if error.errno in NO_MORE_FILES:
+                raise
+    # It is elsewhere, or a sandbox refuses the question.
+    return inodes_in_table((PROC / str(pid) / "net" / "tcp").read_text(), port)
+
+
+def _is_beside_us(pid: int) -> bool:
+    """Whether it has the network namespace that this process has."""
+    try:
+        own = (PROC / "self" / "ns" / "net").stat()
+        other = (PROC / str(pid) / "ns" / "net").stat()
+    except OSError as error:
+        if error.errno in NO_MORE_FILES:
+            raise
+        return False
+    return own.st_ino == other.st_ino
+
+
+def inodes_in_table(table: str, port: int) -> set[int]:
+    """The same out of the words of proc(5), net/tcp."""
     found = set()
     for line in table.splitlines()[1:]:
         columns = line.split()
         if len(columns) < 10 or columns[3] != LISTENS:
             continue
         if int(columns[1].rpartition(":")[2], 16) == port:
-            found.add(columns[9])
+            found.add(int(columns[9]))
     return found
 
 
@@ -35,7 +63,7 @@ def own_listener(pid: int, ticks: int | None, port: int) -> str | None:
     ticks since boot: a pid alone may have changed hands. Raises OSError where it cannot be looked.
     """
     try:
-        inodes = listening_inodes((PROC / str(pid) / "net" / "tcp").read_text(), port)
+        inodes = listening_inodes(port, pid)
         if len(inodes) != 1 or (ticks is not None and _ticks(pid) != ticks):
             return None
     except OSError as error:
@@ -45,9 +73,26 @@ def own_listener(pid: int, ticks: int | None, port: int) -> str | None:
     except ValueError:
         return None
     [inode] = inodes
-    if any(_holds(member, inode) for member in _tree(pid)):
-        return inode
+    if _is_known(pid, ticks, inode) or any(_holds(m, inode) for m in _tree(pid)):
+        _remember(pid, ticks, inode)
+        return str(inode)
     return None
+
+
+# Whose a socket was found to be: it is nobody else's as long as it listens and its process lives.
+_holders: OrderedDict[tuple[int, int], int] = OrderedDict()
+
+
+def _is_known(pid: int, ticks: int | None, inode: int) -> bool:
+    return ticks is not None and _holders.get((pid, ticks)) == inode
+
+
+def _remember(pid: int, ticks: int | None, inode: int) -> None:
+    if ticks is None:
+        return
+    _holders[pid, ticks] = inode
+    if len(_holders) > MOST_REMEMBERED:
+        _holders.popitem(last=False)
 
 
 def _tree(pid: int) -> Iterator[int]:
@@ -61,7 +106,7 @@ def _tree(pid: int) -> Iterator[int]:
                 waiting += map(int, children.read_text().split())
 
 
-def _holds(pid: int, inode: str) -> bool:
+def _holds(pid: int, inode: int) -> bool:
     wanted = f"socket:[{inode}]"
     with _gone_meanwhile():
         for entry in (PROC / str(pid) / "fd").iterdir():

@@ -28,7 +28,8 @@ from django.utils.http import url_has_allowed_host_and_scheme
 
 from omni.errors import OmniError
 from omni.htmx import error_toast
-from omni.roles import PAGES, may, right_for
+from omni.roles.pages import PAGES, right_for
+from omni.roles.rights import may
 
 STATUS = {"not_found": 404, "forbidden": 403}
 LOGGED_OUT = OmniError(

@@ -14,15 +14,18 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from daphne.endpoints import build_endpoint_description_strings
-from daphne.http_protocol import WebRequest
-from daphne.server import Server
-from twisted.internet import defer, reactor
+from twisted.internet import defer
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from omni.connection_limits import DRAIN_S, HTTP_STALL_S
 from omni.connections import SHORT_BODY_BYTES, Admit, Explain, LimitedFactory
+from omni.daphne_parts import (
+    Server,
+    WebRequest,
+    build_endpoint_description_strings,
+    reactor,
+)
 from omni.errors import OmniError
 
 log = logging.getLogger(__name__)

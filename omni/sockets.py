@@ -36,7 +36,7 @@ from redis.exceptions import RedisError
 from omni.access import ACCESS_GROUP, access_group
 from omni.database import DatabasePool
 from omni.origins import header, may_open
-from omni.roles import LOGGED_IN, may, rights_of
+from omni.roles.rights import LOGGED_IN, may, rights_of
 
 log = logging.getLogger(__name__)
 

@@ -123,18 +123,27 @@ class Up:
             self._begin(
                 valkey_child(OMNI_HOME.valkey_socket, OMNI_HOME.run, OMNI_HOME.logs)
             )
-        self._prepare()
+        with OMNI_HOME.preparing():
+            # They take as long to load as the database takes to be made, and wait for it.
+            self._begin_servers()
+            try:
+                self._prepare()
+            except UpError:
+                self._end_children()
+                raise
         say("Starting the web server and the agent …")
+        self._begin(python_child("agent", (MANAGE, "agent"), OMNI_HOME.logs))
+        self._wait_until_ready()
+
+    def _begin_servers(self) -> None:
         if self.gateway_processes:
             # Pages say where programs ask.
             os.environ["OMNI_GATEWAY_PORT"] = str(self.gateway_port)
         web = ("serve", "--host", self.host, "--port", str(self.port))
         gateway = ("gateway", "--host", self.host, "--port", str(self.gateway_port))
-        self._begin(python_child("agent", (MANAGE, "agent"), OMNI_HOME.logs))
         self._begin(python_child("web server", (MANAGE, *web), OMNI_HOME.logs))
         for name in gateway_names(self.gateway_processes):
             self._begin(python_child(name, (MANAGE, *gateway), OMNI_HOME.logs))
-        self._wait_until_ready()
 
     def refuse_what_cannot_be(self) -> None:
         if not 0 <= self.gateway_processes <= MOST_GATEWAY_PROCESSES:
@@ -203,10 +212,13 @@ class Up:
         elif agents:
             # Without an agent nothing was started here, and what stopped the start may stop this.
             run_to_its_end((MANAGE, "stopall"), environment_of_parts())
+        self._end_children()
+        say("Stopped.")
+
+    def _end_children(self) -> None:
         for child in reversed(self.panel.children):
             child.stop(timeout_s=5)
         self.panel.children.clear()
-        say("Stopped.")
 
 
 def gateway_names(processes: int) -> list[str]:

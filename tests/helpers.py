@@ -21,6 +21,9 @@ T = TypeVar("T")
 # No wait gives up before this: a busy machine does everything later, and that is no failure. How
 # fast something is stands in `benchmarks/`.
 PATIENCE_S = 45.0
+# Whoever waits leaves the machine to what it waits for: a look that takes much of the processor,
+# such as one at all processes or a tick of an agent, rests several times as long as it took.
+RESTS, LONGEST_REST_S = 4.0, 0.25
 
 
 def wait_until(
@@ -36,12 +39,14 @@ def wait_until(
     timeout_s = max(timeout_s, PATIENCE_S)
     deadline = time.monotonic() + timeout_s
     while True:
+        began_s = time.thread_time()
         if value := predicate():
             return value
         if time.monotonic() > deadline:
             text = message() if callable(message) else message
             raise AssertionError(f"not within {timeout_s:g} s: {text or predicate}")
-        time.sleep(interval_s)
+        rest_s = RESTS * (time.thread_time() - began_s)
+        time.sleep(max(interval_s, min(rest_s, LONGEST_REST_S)))
 
 
 def squeezed(markup: str) -> str:

@@ -25,13 +25,14 @@ Available devices:
   CUDA0: NVIDIA RTX PRO 6000 Blackwell Workstation Edition (97887 MiB, 96500 MiB free)
   CUDA1: NVIDIA GeForce RTX 5090 (32607 MiB, 32000 MiB free)
 """
+NOTHING_LISTED = "Available devices:\n"
 ENGINE = """\
 #!{python}
 import os, sys
 if "--help" in sys.argv:
     print(open({help!r}).read())
 elif "--list-devices" in sys.argv:
-    print({listed!r})
+    print(open({listed!r}).read())
 elif "--version" in sys.argv:
     print("version: 11434 (owner)")
 else:
@@ -50,12 +51,15 @@ psutil.virtual_memory = _owners
 
 
 class OwnersPanel(RunningPanel):
-    """`lists_cards`: whether the engine was built for them."""
+    """`lists_cards`: whether the engine was built for them; `listed` is the file of what it
+    lists."""
 
     def __init__(self, folder: Path, *, lists_cards: bool = True) -> None:
-        super().__init__(folder / "home")
+        super().__init__(folder / "home", is_prepared=True)
         self.folder = folder
-        self.engine = _engine(folder, LISTED if lists_cards else "Available devices:\n")
+        self.listed = folder / "listed.txt"
+        self.listed.write_text(LISTED if lists_cards else NOTHING_LISTED)
+        self.engine = _engine(folder, self.listed)
         self.models = folder / "models"
         self.models.mkdir()
         for name, write in OWNERS_MODELS.items():
@@ -83,7 +87,7 @@ class OwnersPanel(RunningPanel):
         }
 
 
-def _engine(folder: Path, listed: str) -> Path:
+def _engine(folder: Path, listed: Path) -> Path:
     told = folder / "help.txt"
     help_text = subprocess.run(
         [binary_path(), "--help"],
@@ -97,7 +101,7 @@ def _engine(folder: Path, listed: str) -> Path:
     fake = ROOT / "tests" / "fakes" / "engine.py"
     path.write_text(
         ENGINE.format(
-            python=sys.executable, help=str(told), listed=listed, fake=str(fake)
+            python=sys.executable, help=str(told), listed=str(listed), fake=str(fake)
         )
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)

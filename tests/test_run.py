@@ -154,7 +154,8 @@ def test_a_run_that_hangs_is_stopped(
     counts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMNI_TEST_MOST_S", "5")
-    done = run_suite("def test_hangs():\n    while True:\n        pass\n", counts)
+    hangs = "import time\ndef test_hangs():\n    while True:\n        time.sleep(1)\n"
+    done = run_suite(hangs, counts)
 
     assert done.returncode != 0
     assert "did not end within 5 s" in done.stdout

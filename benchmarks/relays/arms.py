@@ -35,6 +35,8 @@ class Arm:
     pids: tuple[int, ...] = ()
     # A router that starts its engines itself has them among its processes.
     without: str = ""
+    # Takes minutes for what the others do in seconds.
+    is_slow: bool = False
 
     def _processes(self) -> Iterator[psutil.Process]:
         for pid in self.pids:
@@ -212,7 +214,8 @@ def litellm(folder: Path, python: Path, direct: Arm) -> Iterator[Arm]:
         argv, f"{url}/health/liveliness", folder / "litellm.log", env
     ) as process:
         headers = {"authorization": f"Bearer {own}"}
-        yield Arm("LiteLLM", url, direct.model, headers, (process.pid,))
+        pids = (process.pid,)
+        yield Arm("LiteLLM", url, direct.model, headers, pids, is_slow=True)
 
 
 @contextmanager

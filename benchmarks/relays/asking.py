@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ import uvloop
 TOKEN = b'"content":'
 # Sent with the role, before there is a token.
 EMPTY = (b'"content":null', b'"content": null', b'"content":""', b'"content": ""')
+# What llama-server says at the end of an answer of the time it took itself.
+TIMINGS = re.compile(rb'"(?:prompt|predicted)_ms":([0-9.]+)')
 LIMIT_S = 300.0
 
 
@@ -32,6 +35,8 @@ class Stream:
     first_token_s: float | None = None
     tokens: int = 0
     whole_s: float = 0.0
+    # By the engine's own word; None where it says nothing.
+    engine_s: float | None = None
     error: str = ""
 
 
@@ -57,6 +62,8 @@ class _Reading(asyncio.Protocol):
         data = self._rest + data
         end = data.rfind(b"\n") + 1
         seen, self._rest = data[:end], data[end:]
+        if b'"timings"' in seen:
+            self.found.engine_s = sum(map(float, TIMINGS.findall(seen))) / 1000
         tokens = seen.count(TOKEN) - sum(map(seen.count, EMPTY))
         if tokens > 0:
             self.found.tokens += tokens

@@ -78,4 +78,5 @@ def _card(sheet: DataSheet, link: str, position: int) -> DeviceFacts:
         link_gbps=link_gbps(generation, width),
         tflops=sheet.tflops,
         memory_kind=sheet.memory_kind,
+        shares_ram=sheet.is_unified,
     )

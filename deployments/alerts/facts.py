@@ -127,6 +127,32 @@ def host_readings(
     yield Reading("disk", host, host, gib, text)
 
 
+@dataclass(frozen=True)
+class OtherHost:
+    """Another host, and when its agent last reported in seconds since 1970."""
+
+    name: str
+    seen_s: float
+
+
+def agent_readings(
+    own: str, others: Iterable[OtherHost], now_s: float, silent_after_s: float
+) -> Iterator[Reading]:
+    """Of agents of other hosts. Of those that live one tells of one that is away."""
+    found = list(others)
+    away = {each.name for each in found if now_s - each.seen_s > silent_after_s}
+    alive = {each.name for each in found} - away
+    for host in found:
+        is_away = host.name in away
+        if is_away and min(alive | {own}) != own:
+            value = None
+        else:
+            value = float(is_away)
+        ago = short_text(round(now_s - host.seen_s))
+        text = f"The agent of {host.name} has not reported for {ago} s."
+        yield Reading("agent_away", host.name, host.name, value, text)
+
+
 # --- deployments ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class DeploymentFacts:
@@ -162,12 +188,20 @@ class RequestFacts:
 def request_readings(
     requests: Iterable[RequestFacts], running: Sequence[str]
 ) -> Iterator[Reading]:
-    """Of the last minutes, of the deployments that ought to run; too few requests say nothing."""
+    """Of the last minutes, of the deployments that ought to run.
+
+    Too few requests say nothing; where none ended at all, nobody waits and nothing fails any more.
+    """
     by_name: dict[str, list[RequestFacts]] = defaultdict(list)
     for request in requests:
         by_name[request.deployment].append(request)
     for name in running:
         found = by_name[name]
+        if not found:
+            text = f"No request to {name} has ended in the last five minutes."
+            yield Reading("first_token", name, name, 0.0, text)
+            yield Reading("gateway_errors", name, name, 0.0, text)
+            continue
         first = [r.first_token_ms for r in found if r.first_token_ms is not None]
         value = median(first) / 1000 if len(first) >= LEAST_REQUESTS else None
         waits = ms_text(1000 * value) if value is not None else "N/A"

@@ -157,6 +157,15 @@ RULES: tuple[Rule, ...] = (
         highest=1 << 20,
     ),
     Rule(
+        "agent_away",
+        "Agent away",
+        "The agents of other hosts of this database: those that reported once and do not"
+        " now.",
+        "Start the panel or the agent on it, or look at the network between them. A host"
+        " that was given up is deleted under Administration.",
+        _yes(Severity.ERROR, 60, 10),
+    ),
+    Rule(
         "deployment_failed",
         "Deployment failed",
         "Deployments that ought to run and are not started again by themselves.",

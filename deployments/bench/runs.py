@@ -26,7 +26,7 @@ from deployments.services.tenancy import why_not_together
 from deployments.services.trials import end_trials
 from gpus.models import Host
 from omni.errors import OmniError
-from omni.roles import OPERATE, require
+from omni.roles.rights import OPERATE, require
 
 log = logging.getLogger(__name__)
 

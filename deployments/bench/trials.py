@@ -20,7 +20,7 @@ from deployments.services.plans import Members
 from deployments.services.trials import mark_trials, trial_name
 from gpus.models import Host
 from omni.errors import OmniError
-from omni.roles import OPERATE, require
+from omni.roles.rights import OPERATE, require
 
 # Of each layout: enough for medians, and no long wait. Who wants differences benchmarks longer.
 TRIAL_ROUNDS = 6

@@ -9,7 +9,7 @@ from datetime import datetime
 from deployments.gateway.limits import NO_LIMITS, Limits
 from deployments.gateway.scopes import EVERYTHING, Scope
 from deployments.models import ApiKey
-from omni.roles import CHAT, holders
+from omni.roles.rights import CHAT, holders
 
 _generator = ApiKey.objects.key_generator
 

@@ -221,6 +221,8 @@ class _Watch:
             del self._waiting[future]
 
     async def _look(self) -> None:
+        """A request that has just been let in was looked at then: not in the way of its answer."""
+        await asyncio.sleep(LOOKED_EVERY_S)
         while self._waiting:
             stored = await stored_keys.as_of_now()
             now = timezone.now()

@@ -18,7 +18,7 @@ from deployments.library.hub_files import DownloadOption, is_repo, is_safe_path
 from deployments.models import Download, LibraryFolder
 from gpus.models import Host
 from omni.errors import OmniError
-from omni.roles import MANAGE_LIBRARY, require
+from omni.roles.rights import MANAGE_LIBRARY, require
 from omni.units import MIB, bytes_text
 
 log = logging.getLogger(__name__)

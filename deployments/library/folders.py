@@ -28,7 +28,7 @@ from deployments.library.walk import (
 )
 from deployments.models import LibraryFolder, Model
 from omni.errors import OmniError
-from omni.roles import MANAGE_LIBRARY, require
+from omni.roles.rights import MANAGE_LIBRARY, require
 
 __all__ = [
     "ScanReport",

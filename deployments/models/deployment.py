@@ -20,7 +20,7 @@ from deployments.states import (
     shown_state,
 )
 from gpus.models import Device, Host
-from omni.roles import OPERATE, declared
+from omni.roles.rights import OPERATE, declared
 
 
 class Role(models.TextChoices):

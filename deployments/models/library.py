@@ -8,7 +8,7 @@ from django.db.models import Q
 from deployments.formats.kinds import DEPLOYABLE, DRAFTING, TITLES, USES, Kind, article
 from deployments.names import HUB, LENGTH
 from gpus.models import Host
-from omni.roles import MANAGE_LIBRARY, declared
+from omni.roles.rights import MANAGE_LIBRARY, declared
 
 # Plain texts: migrations keep them.
 KINDS = [(kind.value, TITLES[kind]) for kind in Kind]

@@ -102,6 +102,8 @@ class DeviceFacts:
     endpoint: str = ""
     gpu_uuid: str = ""
     is_stand_in: bool = False
+    # It has no memory of its own but uses the host's: what it holds, the host cannot.
+    shares_ram: bool = False
     # Its memory, and its way to the host (bytes × 10⁹ per second).
     bandwidth_gbps: float | None = None
     link_gbps: float | None = None

@@ -27,7 +27,7 @@ from deployments.services.headroom import Nearest, longest_context, nearest
 from deployments.services.layout_plans import Bench, Planned
 from deployments.services.plans import rig_facts
 from gpus.models import Host
-from omni.roles import OPERATE, require
+from omni.roles.rights import OPERATE, require
 
 # Advice that is kept: what was asked, and a few what-ifs beside it.
 MOST_KEPT = 6

@@ -13,7 +13,7 @@ from deployments.engines.external import EXTERNAL
 from deployments.models import Engine, Model, Route
 from deployments.rig.words import Problem, Rig
 from gpus.models import Host
-from omni.roles import (
+from omni.roles.rights import (
     MANAGE_ENGINES,
     MANAGE_LIBRARY,
     MANAGE_PROGRAMS,

@@ -21,7 +21,7 @@ from deployments.announce import alerts_changed, nudge
 from deployments.models import Alert, AlertChannel, AlertDelivery
 from gpus.models import Host
 from omni.errors import OmniError
-from omni.roles import MANAGE_ALERTS, require
+from omni.roles.rights import MANAGE_ALERTS, require
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,11 @@ from deployments.models import Alert, AlertRule
 from deployments.services.alert_channels import tell_channels
 from gpus.models import Host
 from omni.errors import OmniError
-from omni.roles import ACKNOWLEDGE_ALERTS, MANAGE_ALERTS, require
+from omni.roles.rights import (
+    ACKNOWLEDGE_ALERTS,
+    MANAGE_ALERTS,
+    require,
+)
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from deployments.services.readiness import (
     until_it_holds,
 )
 from omni.errors import OmniError
-from omni.roles import MANAGE_LIBRARY, OPERATE, require
+from omni.roles.rights import MANAGE_LIBRARY, OPERATE, require
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,11 @@ from deployments.external import probe as servers
 from deployments.external.keys import key_of
 from deployments.external.report import with_report
 from deployments.models import Engine
-from omni.roles import MANAGE_ENGINES, MANAGE_PROGRAMS, require
+from omni.roles.rights import (
+    MANAGE_ENGINES,
+    MANAGE_PROGRAMS,
+    require,
+)
 
 
 def probe(engine: Engine, *, user: Any = None) -> Engine:

@@ -48,7 +48,7 @@ from gpus.facts import (
 from gpus.findings import Finding, Held, by_severity
 from gpus.models import Gpu, Host, KnownFinding
 from omni.errors import OmniError
-from omni.roles import HIDE_FINDINGS, require
+from omni.roles.rights import HIDE_FINDINGS, require
 
 Document = dict[str, Any]
 
@@ -151,9 +151,9 @@ def _of_library(host: Host) -> list[Finding]:
         if not row.is_at_hub
     ]
     sizes = host.gpus.filter(state=Gpu.State.OK).values_list("memory_bytes", flat=True)
-    found = memory_findings(
-        (seen for _, seen in models), host.ram_bytes, sum(size or 0 for size in sizes)
-    )
+    # A card without memory of its own has been given the host's.
+    own = sum(size for size in sizes if size and size != host.ram_bytes)
+    found = memory_findings((seen for _, seen in models), host.ram_bytes, own)
     # The largest of each disk, for it comes last.
     largest = {device: each for each in models if (device := _disk(each[0]))}
     disks = [

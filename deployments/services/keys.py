@@ -21,7 +21,7 @@ from deployments.gateway.limit_counts import minute_key, running_key
 from deployments.gateway.table import AUTO
 from deployments.models import ApiKey, Deployment, Route
 from omni.errors import OmniError
-from omni.roles import CHAT, MANAGE_KEYS, may, require
+from omni.roles.rights import CHAT, MANAGE_KEYS, may, require
 
 log = logging.getLogger(__name__)
 

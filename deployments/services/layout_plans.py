@@ -226,10 +226,12 @@ def candidate(planned: Planned, devices: Mapping[str, DeviceFacts]) -> Candidate
 def _with_host(
     held: Mapping[str, int], devices: Mapping[str, DeviceFacts]
 ) -> dict[str, int]:
-    """What stand-ins hold lies in the host's memory: it counts there, too."""
+    """What stand-ins and cards without memory of their own hold lies in the host's memory: it
+    counts there, too."""
     needs = dict(held)
     for name, n_bytes in held.items():
-        if name in devices and devices[name].is_stand_in and CPU in devices:
+        device = devices.get(name)
+        if device and (device.is_stand_in or device.shares_ram) and CPU in devices:
             needs[CPU] = needs.get(CPU, 0) + n_bytes
     return needs
 

@@ -25,7 +25,7 @@ from deployments.services.tenancy import Occupied, occupied
 from deployments.strategies import get_strategy
 from gpus.models import Device, Gpu, Host
 from omni.errors import OmniError
-from omni.roles import OPERATE, require
+from omni.roles.rights import OPERATE, require
 
 CPU = "cpu"
 # What nobody has said more of than which model it is for.

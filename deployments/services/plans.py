@@ -39,7 +39,7 @@ from deployments.services.fitting import past_of, plan_subject
 from deployments.states import InstanceState
 from deployments.strategies import get_strategy
 from deployments.strategies.on_engine import plan_on_engine
-from gpus.cards import data_sheet
+from gpus.cards import DataSheet, data_sheet
 from gpus.facts import memory_in_use
 from gpus.host import core_limit
 from gpus.links import link_gbps
@@ -297,6 +297,17 @@ def engine_facts(engine: Engine, archs: Iterable[str] = ()) -> EngineFacts:
     )
 
 
+def _shares_ram(device: Device, sheet: DataSheet | None) -> bool:
+    """A card that tells no memory of its own has been given the host's (gpus.discovery)."""
+    if device.kind in (Device.Kind.CPU, Device.Kind.RPC):
+        return False
+    total, ram_bytes = device.memory_bytes, device.host.ram_bytes
+    gpu_bytes = device.gpu.memory_bytes if device.gpu else None
+    return (sheet is not None and sheet.is_unified) or (
+        ram_bytes > 0 and ram_bytes in (total, gpu_bytes)
+    )
+
+
 def _device_facts(device: Device, real: Device, used_bytes: int | None) -> DeviceFacts:
     """`real` is the device itself, or the one of another host that is behind it: it says how fast
     that is. How fast the network between them is nobody knows. What somebody entered wins."""
@@ -329,6 +340,7 @@ def _device_facts(device: Device, real: Device, used_bytes: int | None) -> Devic
         endpoint=device.endpoint,
         gpu_uuid=device.gpu.uuid if device.gpu else "",
         is_stand_in=device.is_stand_in,
+        shares_ram=_shares_ram(device, sheet),
         bandwidth_gbps=device.bandwidth_gbps or real.bandwidth_gbps or found_gbps,
         link_gbps=(
             link_gbps(gpu.pcie_generation_max, gpu.pcie_width_max)

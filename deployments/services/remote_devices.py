@@ -15,7 +15,7 @@ from deployments.services.defaults import default_engine
 from gpus.models import Device, Host
 from omni.addresses import parse_endpoint
 from omni.errors import OmniError
-from omni.roles import ADD_DEVICES, REMOVE_DEVICES, require
+from omni.roles.rights import ADD_DEVICES, REMOVE_DEVICES, require
 
 log = logging.getLogger(__name__)
 # After the stand-ins, before the CPU.

@@ -16,7 +16,7 @@ from django.db.models import Count, Q, QuerySet, Sum
 
 from deployments.models import GatewayRequest
 from deployments.models.activity import FAILED_FROM
-from omni.roles import SEE_REQUESTS, may
+from omni.roles.rights import SEE_REQUESTS, may
 
 HOUR_S = 3600
 # Hours, by the word that stands for them in an address; the first is what is shown at first.

@@ -15,7 +15,7 @@ from deployments.gateway.activity import keep_bodies_until
 from deployments.gateway.activity_link import ask_all
 from deployments.models import BodyKeeping, GatewayRequest, KeptBody
 from omni.errors import OmniError
-from omni.roles import KEEP_BODIES, may, require
+from omni.roles.rights import KEEP_BODIES, may, require
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from deployments.gateway.activity import Phase, cancel_request
 from deployments.gateway.activity_link import Answers, ask_all, own_facts
 from deployments.services.request_history import surface_of, writer
 from omni.errors import OmniError
-from omni.roles import CANCEL_REQUESTS, may
+from omni.roles.rights import CANCEL_REQUESTS, may
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from deployments.gateway.keys import LONGEST_KEY, prefix_of
 from deployments.models import ScrapeToken
 from deployments.services.metric_families import FAMILIES, Families
 from omni.errors import OmniError
-from omni.roles import MANAGE_ALERTS, SCRAPE, may, require
+from omni.roles.rights import MANAGE_ALERTS, SCRAPE, may, require
 
 log = logging.getLogger(__name__)
 

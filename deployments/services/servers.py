@@ -24,7 +24,7 @@ from deployments.services.plans import Setup
 from deployments.states import DEFAULT_STRATEGY
 from gpus.models import Host
 from omni.errors import OmniError
-from omni.roles import MANAGE_ENGINES, OPERATE, require
+from omni.roles.rights import MANAGE_ENGINES, OPERATE, require
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from deployments.models import Binding
 from gpus.discovery import keep_stand_ins, stand_ins_wanted
 from gpus.models import Device, Gpu, Host
 from omni.errors import OmniError
-from omni.roles import ADD_DEVICES, require
+from omni.roles.rights import ADD_DEVICES, require
 
 log = logging.getLogger(__name__)
 

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
-
-from django.utils import timezone
 
 from deployments.models import Deployment
 from deployments.states import InstanceState
 from gpus.models import Host
+from gpus.telemetry import agent_is_silent
 from omni.errors import OmniError
 
 POLL_S = 0.1
-# How often an agent reports that it runs.
-AGENT_REPORT_S = 4.0
-# Two missed reports, and a little, mean that there is none.
-AGENT_SILENT_AFTER = timedelta(seconds=2.5 * AGENT_REPORT_S)
 
 
 def agent_is_running(host: Host) -> bool:
     """Whether the host's agent has reported lately."""
-    seen = host.agent_seen_at
-    return seen is not None and timezone.now() - seen < AGENT_SILENT_AFTER
+    return not agent_is_silent(host)
 
 
 def no_agent(host: Host) -> OmniError:

@@ -11,6 +11,7 @@ from deployments.planning.memory.fit import (
     PLACEMENT_SETTINGS,
     Fit,
     first_fit,
+    shared_bytes,
 )
 from deployments.planning.memory.kv_types import type_problem
 from deployments.planning.memory.settings import split_text
@@ -207,9 +208,29 @@ def memory_reasons(case: Case, found: Fit) -> list[Reason]:
             )
             text += "that drivers and other programs should be left."
             reasons.append(caution("tight_fit", text, fix, **changes))
+    if not reasons:
+        reasons += _too_much_together(case, found)
     if not reasons and len(case.devices) > 1:
         reasons += _left_on_host(case)
     return reasons
+
+
+def _too_much_together(case: Case, found: Fit) -> list[Reason]:
+    """Of devices that have no memory but the host's: each may find room, and all together none."""
+    sharing = [device.name for device in case.devices if device.shares_ram]
+    room = room_of(case.devices[-1])
+    if not sharing or room is None:
+        return []
+    held = shared_bytes(case.devices[:-1], found.use) + found.use.host.resident_bytes
+    if held <= room:
+        return []
+    fix, changes = case.remedy
+    text = (
+        f"{' and '.join(sharing)} and the host share main memory: together they would have"
+        f" to hold {bytes_text(held)} and have {_room_text(case.devices[-1])}:"
+        f" {bytes_text(held - room)} too little."
+    )
+    return [error(DOES_NOT_FIT, text, fix, **changes)]
 
 
 def room_of(device: DeviceFacts) -> int | None:

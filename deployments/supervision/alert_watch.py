@@ -20,7 +20,9 @@ from django.utils import timezone
 from deployments.alerts.facts import (
     DeploymentFacts,
     KnownCard,
+    OtherHost,
     RequestFacts,
+    agent_readings,
     card_readings,
     deployment_readings,
     host_readings,
@@ -34,7 +36,8 @@ from deployments.models import Deployment, GatewayRequest
 from deployments.services.alert_sending import prune_deliveries
 from deployments.services.alerting import firing_keys, prune_alerts, record, rules_now
 from gpus.models import Gpu, Host
-from gpus.recent import last_frame
+from gpus.recent import LastFrame
+from gpus.telemetry import AGENT_SILENT_AFTER
 from omni.database import ReadOnChange
 
 REQUESTS_S = 300
@@ -62,6 +65,7 @@ class Rows:
     rules: Mapping[str, Rule]
     cards: tuple[KnownCard, ...]
     deployments: tuple[DeploymentFacts, ...]
+    hosts: tuple[OtherHost, ...] = ()
 
     @property
     def running(self) -> list[str]:
@@ -76,11 +80,11 @@ class AlertWatch:
         host: Host,
         *,
         clock: Callable[[], float] = time.monotonic,
-        frame: Callable[[str], str] = last_frame,
+        frame: Callable[[str], str] | None = None,
     ) -> None:
         self.host = host
         self.clock = clock
-        self.frame = frame
+        self.frame = frame or LastFrame()
         self.states: Mapping[Key, State] = firing(firing_keys(host))
         self._rows = ReadOnChange(self._read_rows)
         self._requests = ReadOnChange(self._read_requests)
@@ -112,6 +116,12 @@ class AlertWatch:
             *card_readings(frame, now_ms),
             *lost_readings(rows.cards),
             *host_readings(self.host.name, frame, now_ms, disk),
+            *agent_readings(
+                self.host.name,
+                rows.hosts,
+                now_ms / 1000,
+                AGENT_SILENT_AFTER.total_seconds(),
+            ),
             *deployment_readings(rows.deployments),
             *request_readings(self._requests_now(rows), rows.running),
         )
@@ -121,6 +131,7 @@ class AlertWatch:
             dict.fromkeys(CARD_RULES, cards)
             | dict.fromkeys(DEPLOYMENT_RULES, named)
             | {code: set(rows.running) for code in REQUEST_RULES}
+            | {"agent_away": {host.name for host in rows.hosts}}
         )
         return Facts(readings, present)
 
@@ -141,12 +152,18 @@ class AlertWatch:
         fields = ("uuid", "name", "state", "error")
         cards = Gpu.objects.filter(host=self.host).values_list(*fields)
         deployments = self.host.deployments.filter(is_deleting=False, trial_of=None)
+        hosts = Host.objects.exclude(pk=self.host.pk).exclude(agent_seen_at=None)
         return Rows(
             rules_now(),
             tuple(KnownCard(*card) for card in cards),
             tuple(
                 _deployment_facts(row)
                 for row in deployments.prefetch_related("instances")
+            ),
+            tuple(
+                OtherHost(name, seen_at.timestamp())
+                for name, seen_at in hosts.values_list("name", "agent_seen_at")
+                if seen_at
             ),
         )
 

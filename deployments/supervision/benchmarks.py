@@ -49,8 +49,12 @@ class Benchmarks:
         self.failures = 0
         self.next_start_s = float("-inf")
 
-    def tick(self) -> None:
-        """Starts the process of the run that has its turn, unless it lives."""
+    def tick(self, *, is_any: bool = True) -> None:
+        """Starts the process of the run that has its turn, unless it lives; not `is_any`: neither
+        a run nor a trial is left."""
+        if not is_any:
+            self._lives()  # what has ended is let go
+            return
         end_trials_left(self.host, lambda number: is_held(self.run_folder, number))
         rows = BenchmarkRun.objects.filter(host=self.host)
         unfinished = rows.filter(state__in=BenchmarkRun.UNFINISHED).order_by("pk")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from django.conf import settings
@@ -22,7 +22,6 @@ from deployments.states import InstanceState
 from deployments.supervision.decision import Memory
 from deployments.supervision.planned import Plans
 from deployments.supervision.turns import Claim, Holder, goes_before, may_be_evicted
-from gpus.models import Host
 from omni.units import ms_text
 
 log = logging.getLogger(__name__)
@@ -60,13 +59,14 @@ class Evictor:
         self._claims: dict[int, Claim] = {}
 
     # --- idle -------------------------------------------------------------------------------------
-    def evict_idle(self, host: Host, memories: Mapping[int, Memory]) -> None:
-        """Marks those that nobody has asked for so long as their settings say."""
+    def evict_idle(
+        self, deployments: Iterable[Deployment], memories: Mapping[int, Memory]
+    ) -> None:
+        """Marks those of them that nobody has asked for so long as their settings say."""
         now_s = self.clock()
-        running = host.deployments.filter(
-            desired=Deployment.Desired.RUNNING, is_unloaded=False, is_deleting=False
-        )
-        for deployment in running.prefetch_related("instances"):
+        for deployment in deployments:
+            if not deployment.ought_to_run:
+                continue
             limit_s = int(with_defaults(deployment.settings)["idle_unload_s"])
             ready_s = _ready_since(deployment, memories)
             if not limit_s or ready_s is None:

@@ -18,9 +18,8 @@ from deployments.instances.drain import DrainLocks
 from deployments.models import Deployment, Instance
 from deployments.services.request_retention import prune_requests
 from deployments.services.stored_plans import plan_to_run
-from deployments.services.waiting import AGENT_REPORT_S
 from deployments.states import InstanceState
-from deployments.supervision import launch, process
+from deployments.supervision import device_servers, launch, process
 from deployments.supervision.benchmarks import Benchmarks
 from deployments.supervision.decision import Limits
 from deployments.supervision.eviction import Evictor
@@ -31,8 +30,13 @@ from deployments.supervision.liveness import LivenessLimits
 from deployments.supervision.orphans import end_orphans
 from deployments.supervision.planned import Planner, Plans
 from deployments.supervision.state_reader import StateReader
-from deployments.supervision.wanted import WantedQuery, wanted_instances
+from deployments.supervision.wanted import (
+    WantedQuery,
+    own_deployments,
+    wanted_instances,
+)
 from gpus.models import Host
+from gpus.telemetry import AGENT_REPORT_S
 from omni.broadcast import publish
 from omni.database import DatabaseChanges
 from omni.events import STATE_GROUP
@@ -114,9 +118,13 @@ class HostAgent:
 
     def _tick(self) -> bool:
         process.reap()
-        busy = self.external.tick()
-        self.evictor.evict_idle(self.host, self.steps.memories)
-        instances = wanted_instances(self.host, self.plans)
+        kinds = self.wanted.kinds()
+        busy = self.external.tick() if kinds.external else False
+        if kinds.served_devices:
+            device_servers.keep_rows(self.host)
+        deployments = own_deployments(self.host)
+        self.evictor.evict_idle(deployments, self.steps.memories)
+        instances = wanted_instances(self.host, self.plans, deployments)
         known = {instance.pk for instance in instances}
         self._end_orphans(known)
         self.steps.keep_only(known)
@@ -148,8 +156,9 @@ class HostAgent:
                 log.exception("the next step of %s failed", instance)
                 failed.append(error)  # the others are looked after all the same
         self._release_drain_locks(instances)
-        self._remove_deleted()
-        self.benchmarks.tick()
+        if kinds.deleted:
+            self._remove_deleted()
+        self.benchmarks.tick(is_any=kinds.benchmarks)
         self._prune()
         is_swept = self._sweep()
         self.has_work = not is_swept or self.wanted.is_anything_wanted()

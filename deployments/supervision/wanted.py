@@ -3,6 +3,9 @@ what is wanted of a process that lives."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 from django.db import connection
 from django.db.models import Exists, Q, QuerySet
 
@@ -19,6 +22,15 @@ from deployments.supervision.process import Record
 from gpus.models import Host
 
 
+class Kinds(NamedTuple):
+    """Which kinds of rows there are at all: those of the other kinds need not be asked for."""
+
+    external: bool = False
+    deleted: bool = False
+    benchmarks: bool = False
+    served_devices: bool = False
+
+
 class WantedQuery:
     """Asks whether a row calls for a look at the instances: one question, for a host that has none.
 
@@ -26,17 +38,49 @@ class WantedQuery:
     """
 
     def __init__(self, host: Host) -> None:
-        self._sql, self._parameters = _rows_that_matter(host).query.sql_with_params()
+        self._rows_that_matter = _rows_that_matter(host).query.sql_with_params()
+        self._kinds = _kinds(host).query.sql_with_params()
 
     def is_anything_wanted(self) -> bool:
-        with connection.cursor() as cursor:
-            cursor.execute(self._sql, self._parameters)
-            return cursor.fetchone() is not None
+        return _first(self._rows_that_matter) is not None
+
+    def kinds(self) -> Kinds:
+        """Before a look at the instances; what is written meanwhile is for the next one."""
+        found = _first(self._kinds) or ()
+        return Kinds(*map(bool, found))
+
+
+def _first(asked: tuple[str, Sequence[Any]]) -> tuple[Any, ...] | None:
+    with connection.cursor() as cursor:
+        cursor.execute(*asked)
+        row: tuple[Any, ...] | None = cursor.fetchone()
+        return row
+
+
+def _kinds(host: Host) -> QuerySet[Host, Any]:
+    deployments = host.deployments.all()
+    instances = Instance.objects.filter(host=host)
+    engines = Engine.objects.filter(host=host, flavour=EXTERNAL)
+    benchmarks = BenchmarkRun.objects.filter(
+        host=host, state__in=BenchmarkRun.UNFINISHED
+    )
+    kinds = {
+        "external": Exists(engines)
+        | Exists(deployments.filter(external_model__gt=""))
+        | Exists(instances.filter(address__gt="")),
+        "deleted": Q(Exists(deployments.filter(is_deleting=True))),
+        "benchmarks": Exists(benchmarks)
+        | Exists(deployments.filter(trial_of__isnull=False)),
+        "served_devices": Exists(device_servers.devices_to_serve(host))
+        | Exists(instances.filter(device__isnull=False)),
+    }
+    rows = Host.objects.filter(pk=host.pk).order_by().annotate(**kinds)
+    return rows.values_list(*Kinds._fields)
 
 
 def _rows_that_matter(host: Host) -> QuerySet[Host, tuple[int]]:
     """The host's row if there is anything to do. Whoever gives the agent another kind of work names
-    its rows here."""
+    its rows here, and in `_kinds` where a tick does not ask for them anyway."""
     deployments = host.deployments.filter(
         Q(desired=Deployment.Desired.RUNNING)
         | Q(is_deleting=True)
@@ -56,12 +100,17 @@ def _rows_that_matter(host: Host) -> QuerySet[Host, tuple[int]]:
     return Host.objects.filter(any_of_them, pk=host.pk).order_by().values_list("pk")
 
 
-def wanted_instances(host: Host, plans: Plans) -> list[Instance]:
-    """Every instance of this host, device servers first; missing rows are made."""
-    device_servers.keep_rows(host)
-    deployments = host.deployments.filter(external_model="").prefetch_related(
-        "instances"
-    )
+def own_deployments(host: Host) -> list[Deployment]:
+    """Those whose processes are the host's own, with their instances."""
+    rows = host.deployments.filter(external_model="")
+    return list(rows.prefetch_related("instances"))
+
+
+def wanted_instances(
+    host: Host, plans: Plans, deployments: Sequence[Deployment]
+) -> list[Instance]:
+    """Every instance of this host, device servers first; missing rows of these deployments are
+    made."""
     for deployment in deployments:
         if deployment.desired == Deployment.Desired.RUNNING:
             _ensure_rows(deployment, plans)

@@ -9,7 +9,7 @@ from django.utils.functional import SimpleLazyObject
 
 from deployments.models import Alert
 from deployments.services.alerting import firing_now
-from omni.roles import LOGGED_IN, may
+from omni.roles.rights import LOGGED_IN, may
 
 MOST_SHOWN = 20
 

@@ -13,13 +13,30 @@ const csrfToken = document.querySelector('meta[name="csrf-token"]')?.content;
 body.addEventListener("htmx:configRequest", (event) => {
   if (csrfToken) event.detail.headers["X-CSRFToken"] = csrfToken;
 });
-body.addEventListener(
-  "htmx:sendError",
-  () => isLoggingIn() || toast("The panel cannot be reached. Nothing was changed.", "bad"),
-);
+// A part that fetches itself tries again, and the line on top says that the panel is away.
+const FETCHES_ITSELF = "[hx-trigger*='every '], [hx-trigger*='resync'], [hx-trigger^='load']";
+const isByItself = ({ elt, requestConfig }) =>
+  requestConfig.verb === "get" && elt.matches(FETCHES_ITSELF);
+
+// What is fetched once, when its page opens, is fetched when the panel is back.
+const missed = new Set();
+function missOnce({ elt }) {
+  if (elt.matches("[hx-trigger^='load']")) missed.add(elt);
+}
+body.addEventListener("resync", () => {
+  for (const elt of missed) if (elt.isConnected) htmx.trigger(elt, "again");
+  missed.clear();
+});
+
+body.addEventListener("htmx:sendError", ({ detail }) => {
+  missOnce(detail);
+  if (isLoggingIn() || isByItself(detail)) return;
+  toast("The panel cannot be reached. Nothing was changed.", "bad");
+});
 body.addEventListener("htmx:responseError", (event) => {
   const { status } = event.detail.xhr;
   if (status === 401) return;
+  if (status >= 500) missOnce(event.detail);
   if (status === 403) toast("You are not allowed to do that.", "bad");
   else toast(`The panel answered with an error (${status}). Nothing was changed.`, "bad");
 });
@@ -31,6 +48,10 @@ body.addEventListener("htmx:beforeRequest", (event) => {
 
 // --- toasts ------------------------------------------------------------------------------------
 export function toast(text, kind = "info") {
+  // Said already, and still to be read.
+  const said = [...document.querySelectorAll("#toasts .toast")];
+  if (said.some((box) => box.dataset.kind === kind && box.querySelector("p")?.textContent === text))
+    return;
   const template = document.getElementById("toast-template");
   const box = template.content.firstElementChild.cloneNode(true);
   box.dataset.kind = kind;

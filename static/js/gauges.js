@@ -38,7 +38,7 @@ function linkText(data) {
 function powerText(data) {
   if (data.power_watts == null) return "N/A";
   return data.power_limit_watts
-    ? `${Math.round(data.power_watts)} / ${rounded(data.power_limit_watts, "W")}`
+    ? `${Math.round(data.power_watts)} / ${Math.round(data.power_limit_watts)}\u00a0W`
     : rounded(data.power_watts, "W");
 }
 

@@ -34,6 +34,7 @@ const begin = () => end() - view.span;
 
 // --- moving ------------------------------------------------------------------------------------
 function go(from, to) {
+  isTyped = false;
   view.span = clamp(to - from);
   view.to = to >= now() ? null : Math.round(to);
   load();
@@ -68,9 +69,11 @@ const KEYS = { ArrowLeft: "earlier", ArrowRight: "later", "+": "in", "-": "out",
 
 // --- fields ------------------------------------------------------------------------------------
 const secondsOf = (field) => new Date(field.value).getTime() / 1000;
+// Dates that somebody has typed and not yet sent: the newest does not overwrite them.
+let isTyped = false;
 
 function write(field, seconds) {
-  if (document.activeElement !== field) field.value = localText(seconds);
+  if (!isTyped && document.activeElement !== field) field.value = localText(seconds);
 }
 
 /** How many seconds earlier the other span begins; 0 for none. */
@@ -171,6 +174,10 @@ part("form").addEventListener("submit", (event) => {
   part("bad").hidden = to - from >= 60;
   if (to - from >= 60) go(from, to);
 });
+for (const name of ["from", "to"])
+  part(name).addEventListener("input", () => {
+    isTyped = true;
+  });
 part("compare").addEventListener("change", ({ target }) => {
   view.compare = target.value;
   if (view.compare === "date") part("other").value = localText(begin() - view.span);
@@ -185,5 +192,8 @@ document.getElementById("history-subject")?.addEventListener("change", ({ target
 for (const entry of section.querySelectorAll(".history-key [data-kind]"))
   entry.querySelector(".history-sign").textContent = MARKS[entry.dataset.kind][0];
 load();
-setInterval(() => document.hidden || view.to != null || load(), AGAIN_MS);
+const isMissing = () => !part("no-answer").hidden;
+const again = () => document.hidden || (view.to != null && !isMissing()) || load();
+setInterval(again, AGAIN_MS);
+document.body.addEventListener("resync", () => isMissing() && load());
 document.addEventListener("visibilitychange", () => document.hidden || load());

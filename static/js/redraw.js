@@ -78,6 +78,20 @@ body.addEventListener("htmx:beforeSwap", (event) => {
   }
 });
 
+// --- what is as it was -------------------------------------------------------------------------
+// A part that looks again and again (data-if-changed) is drawn when it has changed: what somebody
+// is selecting in it, to copy a command, stays selected.
+const TOKENS = /name="csrfmiddlewaretoken" value="[^"]*"/g;
+const drawn = new WeakMap();
+
+body.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  const { target, requestConfig, serverResponse } = detail;
+  if (!detail.shouldSwap || !target.matches("[data-if-changed]")) return;
+  const text = serverResponse.replaceAll(TOKENS, "");
+  if (requestConfig.verb === "get" && drawn.get(target) === text) detail.shouldSwap = false;
+  else drawn.set(target, text);
+});
+
 // --- keyboard ----------------------------------------------------------------------------------
 // What a person takes for the same thing: its kind, where it leads and what it says. htmx itself
 // keeps the focus of elements with an id.

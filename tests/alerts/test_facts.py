@@ -9,7 +9,9 @@ import pytest
 from deployments.alerts.facts import (
     DeploymentFacts,
     KnownCard,
+    OtherHost,
     RequestFacts,
+    agent_readings,
     card_readings,
     deployment_readings,
     host_readings,
@@ -117,7 +119,27 @@ def test_requests_read_their_median_wait_and_share_of_errors() -> None:
     assert found["first_token", "slow"] == 40 and found["gateway_errors", "slow"] == 0
     assert found["first_token", "bad"] is None and found["gateway_errors", "bad"] == 25
     assert found["gateway_errors", "seldom"] is None
-    assert found["first_token", "idle"] is None
+    # Nobody waits, nothing fails: what fires clears.
+    assert found["first_token", "idle"] == found["gateway_errors", "idle"] == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "values"),
+    [
+        # Of those that live the first tells of who is away.
+        ("alpha", {"beta": 0, "gamma": 1, "delta": 0}),
+        ("beta", {"alpha": 0, "gamma": None, "delta": 0}),
+        ("gamma", {"alpha": 0, "beta": 0, "delta": 0}),
+    ],
+)
+def test_one_living_agent_tells_of_another_that_is_away(
+    own: str, values: dict[str, float | None]
+) -> None:
+    seen = {"alpha": 99.0, "beta": 95.0, "gamma": 40.0, "delta": 100.0}
+    others = [OtherHost(name, at) for name, at in seen.items() if name != own]
+    found = list(agent_readings(own, others, 100.0, 10.0))
+    assert {r.subject: r.value for r in found} == values
+    assert not found or "has not reported for" in found[0].text
 
 
 # --- many subjects --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Panels of a module's own with deployments of the real model, and conversations on their pages."""
+"""Panels with deployments of the real model, and conversations on their pages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ HAS_GREETED = """() => performance.getEntriesByType("resource")
 
 def scripts_have_run(page: Page) -> None:
     """Waits until the open conversation takes messages: Enter pressed before makes a new line."""
-    wait_until(lambda: page.evaluate(HAS_GREETED), 10, "the page opens no socket")
+    wait_until(
+        lambda: page.evaluate(HAS_GREETED),
+        10,
+        "the page opens no socket",
+        interval_s=0.1,
+    )
 
 
 def say(page: Page, text: str) -> None:
@@ -57,11 +62,28 @@ class PanelWith(RunningPanel):
         return {**super().env, **self.more}
 
 
+# What tests leave on the panel that files share beside deployments, which are gone already.
+FORGET = """
+from chat.models import Ballot, Contestant, Conversation
+from deployments.models import BenchmarkRun
+from gpus.models import Host
+for model in (Conversation, Ballot, Contestant, BenchmarkRun):
+    model.objects.all().delete()
+Host.objects.exclude(name="testhost").delete()
+"""
+
+
+def emptied(panel: RunningPanel) -> RunningPanel:
+    """Nothing was said, voted or measured on it."""
+    done = panel.manage("shell", "-v0", "-c", FORGET)
+    assert done.returncode == 0, done.stderr
+    return panel
+
+
 def own_panel(
     factory: pytest.TempPathFactory, name: str, **more: str
 ) -> Iterator[RunningPanel]:
-    """Of a module's own: an RPC server serves one engine at a time, votes are counted, and other
-    tests want theirs."""
+    """Of a module's own, with what only its environment can give it."""
     running = PanelWith(factory.mktemp(f"{name}-home"), is_prepared=True)
     running.more = more
     running.start()

@@ -6,6 +6,7 @@ speak to the panel by its pages, its commands and its gateway only.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -44,14 +45,26 @@ def chromium_path() -> str:
     )
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def one_chromium() -> Iterator[Browser]:
+    """Started with the first test that needs it; each start would take two seconds of a core."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium_path(), args=QUIET
         )
+        loop = asyncio.get_running_loop()
         yield browser
+        asyncio._set_running_loop(loop)
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(one_chromium: Browser) -> Iterator[Browser]:
+    """The one that files share. Between them Playwright's loop does not count as running: other
+    tests of this process use the ORM, and loops of their own."""
+    asyncio._set_running_loop(one_chromium._loop)
+    yield one_chromium
+    asyncio._set_running_loop(None)
 
 
 # Of who has logged in at a panel before: its address and the name.
@@ -59,14 +72,15 @@ _cookies: dict[tuple[str, str], list[Any]] = {}
 
 
 def log_in(page: Page, url: str, name: str = "admin", password: str = PASSWORD) -> None:
-    """Opens the first page as somebody who is logged in, by the session of last time where it still
-    holds: the form and the hash of the password take half a second."""
+    """No page is open afterwards. The session of last time serves where it still holds: the form,
+    the hash of the password and the first page take more than many a test."""
     if kept := _cookies.get((url, name)):
         page.context.add_cookies(kept)
-        page.goto(f"{url}/")
-    if page.url != f"{url}/":
-        log_in_by_form(page, url, name, password)
+        if page.request.get(f"{url}/socket-token/").status == 200:
+            return
+    log_in_by_form(page, url, name, password)
     _cookies[url, name] = page.context.cookies()
+    page.goto("about:blank")
 
 
 def log_in_by_form(page: Page, url: str, name: str, password: str) -> None:

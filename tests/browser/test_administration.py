@@ -64,6 +64,7 @@ def test_a_new_key_is_made_shown_once_and_works(
 def test_a_person_changes_the_own_password_from_the_menu(
     page: Page, panel: RunningPanel
 ) -> None:
+    page.goto(panel.url)
     page.get_by_role("link", name="admin", exact=True).click()
     expect(page.get_by_role("heading", name="Change password")).to_be_visible()
     page.get_by_label("Old password").fill("wrong")

@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.chats import PanelWith, say
-from tests.browser.conftest import log_in_by_form
+from tests.browser.conftest import log_in, log_in_by_form
 from tests.browser.looks import in_four_looks
 from tests.browser.test_main_job import LONG, answer
 from tests.helpers import wait_until
@@ -67,7 +67,7 @@ def page(new_context: NewContext, proxy: Proxy) -> Page:
         viewport={"width": 1280, "height": 900},
     )
     page = context.new_page()
-    log_in_by_form(page, proxy.root, "admin", PASSWORD)
+    log_in(page, proxy.root)
     return page
 
 
@@ -83,7 +83,11 @@ def test_the_log_in_leads_back_to_the_page_that_was_asked_for(
     expect(page).to_have_url(f"{proxy.root}/models/?q=smol")
 
 
-def test_the_cookies_are_for_tls_and_for_this_path_only(page: Page) -> None:
+def test_the_cookies_are_for_tls_and_for_this_path_only(
+    new_context: NewContext, proxy: Proxy
+) -> None:
+    page = new_context(ignore_https_errors=True).new_page()
+    log_in_by_form(page, proxy.root, "admin", PASSWORD)
     cookies = {each["name"]: each for each in page.context.cookies()}
     own = [each for name, each in cookies.items() if "omni_" in name]
     secret = [each for each in own if each["name"].startswith("__Secure-omni_")]
@@ -94,6 +98,7 @@ def test_the_cookies_are_for_tls_and_for_this_path_only(page: Page) -> None:
 
 def test_live_figures_come_over_sockets(page: Page, proxy: Proxy) -> None:
     at = proxy.root.replace("https", "wss")
+    page.goto(f"{proxy.root}/")
     with page.expect_websocket(lambda one: "telemetry" in one.url) as opened:
         page.get_by_role("link", name="Rig", exact=True).click()
     assert opened.value.url == f"{at}/ws/telemetry/"

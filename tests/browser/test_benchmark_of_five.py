@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -63,17 +63,14 @@ def questions(word: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    """A panel of this module's own: an RPC server serves one engine at a time."""
-    running = RunningPanel(tmp_path_factory.mktemp("five-home"), is_prepared=True)
-    running.start()
-    model = running.document("scan")["models"][0]["name"]
-    rig = running.home / "five.yaml"
+def panel(panel: RunningPanel) -> RunningPanel:
+    """With the five, stopped."""
+    model = panel.document("scan")["models"][0]["name"]
+    rig = panel.home / "five.yaml"
     rig.write_text(RIG.replace("M}", f"{model}}}").replace("M,", f"{model},"))
-    applied = running.manage("apply", str(rig))
+    applied = panel.manage("apply", str(rig))
     assert applied.returncode == 0, applied.stderr
-    yield running
-    running.stop()
+    return panel
 
 
 def test_five_strategies_are_measured_from_the_page(

@@ -18,8 +18,9 @@ from deployments.bench.metrics import ServiceLevel
 from deployments.bench.perplexity import Written
 from deployments.bench.shape import Shape
 from tests.bench.documents import document_at_rates, document_of
+from tests.browser.chats import emptied
 from tests.browser.conftest import log_in
-from tests.browser.looks import SIZES, look
+from tests.browser.looks import SCHEMES, SIZES, look
 from tests.deployments.benchmark_documents import document
 from tests.panel import RunningPanel
 
@@ -109,40 +110,37 @@ def change(panel: RunningPanel, page: str, **values: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    """A panel of this module's own: its list of benchmarks begins empty."""
-    running = RunningPanel(tmp_path_factory.mktemp("benchmarks-home"))
-    running.start()
-    models = running.document("scan")["models"]
-    rig = running.home / "benchmarks.yaml"
+def panel(panel: RunningPanel) -> Iterator[RunningPanel]:
+    """Its list of benchmarks begins empty, and what is in it belongs to a host that is not
+    there."""
+    emptied(panel)
+    models = panel.document("scan")["models"]
+    rig = panel.home / "benchmarks.yaml"
     rig.write_text(RIG.replace("MODEL", models[0]["name"]))
-    applied = running.manage("apply", str(rig))
+    applied = panel.manage("apply", str(rig))
     assert applied.returncode == 0, applied.stderr
-    yield running
-    running.stop()
-
-
-LOOKS = [(scheme, size) for scheme in ("light", "dark") for size in SIZES]
+    yield panel
+    emptied(panel)
 
 
 @pytest.fixture
 def in_four_looks(
     new_context: Callable[..., BrowserContext], panel: RunningPanel
 ) -> Callable[[str, str], None]:
-    """Looks at an address, each time in another way."""
+    """Looks at an address on a desk and on a phone, in light and in dark."""
     pages = {}
-    for scheme, size in LOOKS:
-        context = new_context(
-            viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone"
-        )
-        pages[scheme, size] = context.new_page()
-        log_in(pages[scheme, size], panel.url)
+    for size, viewport in SIZES.items():
+        context = new_context(viewport=viewport, has_touch=size == "phone")
+        pages[size] = context.new_page()
+        log_in(pages[size], panel.url)
 
     def see(address: str, name: str) -> None:
         wrong = []
-        for (scheme, size), page in pages.items():
+        for size, page in pages.items():
             page.goto(address)
-            wrong += look(page, f"benchmarks-{name}-{scheme}-{size}")
+            for scheme in SCHEMES:
+                page.emulate_media(color_scheme=scheme)
+                wrong += look(page, f"benchmarks-{name}-{scheme}-{size}")
         assert not wrong, "\n".join(wrong)
 
     return see

@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.browser.chats import say
-from tests.browser.conftest import log_in
+from tests.browser.conftest import log_in_by_form
 from tests.browser.looks import in_four_looks
-from tests.panel import RunningPanel
+from tests.panel import PASSWORD, RunningPanel
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 # Strategy and places as a row has them.
@@ -39,7 +39,7 @@ def first_page(
 ) -> Page:
     fresh_panel.start()
     page = new_context(viewport={"width": 1280, "height": 900}).new_page()
-    log_in(page, fresh_panel.url)
+    log_in_by_form(page, fresh_panel.url, "admin", PASSWORD)
     expect(page.locator(".best-answer")).to_be_visible()
     return page
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from tests.browser.chats import (
     follow_figures,
     limit,
     live_texts,
-    own_panel,
     said,
     say,
 )
@@ -78,11 +77,6 @@ Message.objects.create(**given, lane=lanes[2], deployment_name="split", state="f
     error="The connection to the engine of deployment 'split' broke off.", content="By what they")
 print("MADE", talk.pk)
 """
-
-
-@pytest.fixture(scope="module")
-def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    yield from own_panel(tmp_path_factory, "lanes")
 
 
 @pytest.fixture(scope="module")

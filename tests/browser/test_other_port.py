@@ -60,6 +60,13 @@ def other_port() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.fixture
+def page(page: Page, panel: RunningPanel) -> Page:
+    """One of the panel's own."""
+    page.goto(f"{panel.url}/glossary/")
+    return page
+
+
 def token_of(page: Page) -> str:
     """As the panel's own page gets it."""
     return str(

@@ -4,7 +4,6 @@ where it fits."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext
@@ -25,9 +24,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def owners_panel(tmp_path: Path) -> Iterator[OwnersPanel]:
-    panel = OwnersPanel(tmp_path)
+@pytest.fixture(scope="module")
+def owners_panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnersPanel]:
+    panel = OwnersPanel(tmp_path_factory.mktemp("owners"))
     panel.start()
     yield panel
     panel.stop()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.browser.chats import own_panel
 from tests.browser.conftest import log_in
 from tests.browser.looks import in_four_looks
 from tests.fakes.nvml import FakeCard, build, rtx_5090, rtx_pro_6000, scenario
@@ -129,17 +130,31 @@ def test_numbers_that_are_old_look_old(page: Page, panel: RunningPanel) -> None:
 
 
 # --- a machine with cards -------------------------------------------------------------------------
-@pytest.fixture
-def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    build(tmp_path)
-    monkeypatch.setenv(
-        "LD_LIBRARY_PATH",
-        f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":"),
-    )
-    monkeypatch.setenv("FAKE_NVML_SCENARIO", str(tmp_path / "scenario.txt"))
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("driver")
+    build(folder)
+    scenario(folder / "scenario.txt", BIG, SMALL)
+    return folder
 
+
+@pytest.fixture(scope="module")
+def card_panel(
+    tmp_path_factory: pytest.TempPathFactory, driver: Path
+) -> Iterator[RunningPanel]:
+    before = os.environ.get("LD_LIBRARY_PATH", "")
+    yield from own_panel(
+        tmp_path_factory,
+        "cards",
+        LD_LIBRARY_PATH=f"{driver}:{before}".rstrip(":"),
+        FAKE_NVML_SCENARIO=str(driver / "scenario.txt"),
+    )
+
+
+@pytest.fixture
+def cards(driver: Path) -> Callable[..., None]:
     def write(*present: FakeCard) -> None:
-        scenario(tmp_path / "scenario.txt", *present)
+        scenario(driver / "scenario.txt", *present)
 
     write(BIG, SMALL)
     return write
@@ -148,13 +163,12 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 @pytest.fixture
 def card_page(
     cards: Callable[..., None],
-    fresh_panel: RunningPanel,
+    card_panel: RunningPanel,
     new_context: Callable[..., BrowserContext],
 ) -> Iterator[Page]:
-    fresh_panel.start()
     page = new_context(viewport={"width": 1280, "height": 900}).new_page()
-    log_in(page, fresh_panel.url)
-    page.goto(f"{fresh_panel.url}/rig/")
+    log_in(page, card_panel.url)
+    page.goto(f"{card_panel.url}/rig/")
     is_live(page)
     yield page
     page.close()

@@ -22,8 +22,8 @@ from playwright.sync_api import (
 from tests.browser.chats import (
     conversation_number,
     deployed,
+    emptied,
     limit,
-    own_panel,
     said,
     say,
 )
@@ -75,8 +75,10 @@ for number in range(3):
 
 
 @pytest.fixture(scope="module")
-def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
-    yield from own_panel(tmp_path_factory, "votes")
+def panel(panel: RunningPanel) -> Iterator[RunningPanel]:
+    """Its votes are counted."""
+    yield emptied(panel)
+    emptied(panel)
 
 
 @pytest.fixture(scope="module")

@@ -74,4 +74,4 @@ def test_without_processes_the_page_says_why(
 def test_before_anything_is_measured_the_page_says_so(
     viewer: Client, measured: Frame
 ) -> None:
-    assert "Nothing measured yet." in page(viewer)
+    assert "Nothing is measured now." in page(viewer)

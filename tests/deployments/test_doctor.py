@@ -19,6 +19,7 @@ from deployments.services.findings import (
     judged_lately,
     judged_now,
 )
+from gpus.findings import Finding
 from gpus.models import Host, KnownFinding
 from omni.errors import OmniError
 from tests.panel import ROOT
@@ -93,7 +94,7 @@ def test_where_nothing_is_found_it_is_said_what_was_looked_at(
 ) -> None:
     hide_all(host, judged_lately(host))
     page = shown(viewer)
-    assert "Nothing found" in page and "link under load" in page
+    assert "Nothing is wrong" in page and "link under load" in page
 
 
 # --- command --------------------------------------------------------------------------------------
@@ -130,6 +131,22 @@ def test_findings_end_with_1_and_none_that_is_new_with_0(
     assert json.loads(capsys.readouterr().out) == {"findings": []}
     call_command("doctor")
     assert "known, not shown" in capsys.readouterr().out
+
+
+def test_hints_alone_end_with_0_and_are_told(
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hint = Judged(
+        Finding("persistence_off", "info", "It is off", "It is so.", "Do it.")
+    )
+    monkeypatch.setattr(
+        "deployments.management.commands.doctor.judged_now", lambda host: [hint]
+    )
+    call_command("doctor")
+    said = capsys.readouterr().out
+    assert "It is off" in said and "Nothing is wrong" in said
 
 
 def test_whatever_keeps_it_from_looking_is_a_2(

@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shlex
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -27,7 +28,9 @@ from deployments.models import (
     Transition,
 )
 from deployments.services.deployments import deployment_start, deployment_stop
+from gpus.buckets import save_buckets
 from gpus.models import Host
+from gpus.rollup import Bucket
 from tests.deployments.gguf_corpus import smollm2, write_with_package
 from tests.helpers import squeezed
 
@@ -268,6 +271,27 @@ def test_the_list_shows_states_and_refreshes_itself(
     assert "<html" not in fragment and 'id="deployments-live"' in fragment
     assert f'action="/deployments/{one.name}/start/"' in fragment
     assert f'action="/deployments/{two.name}/stop/"' in fragment
+
+
+def test_the_list_shows_what_each_does_now_and_looks_again(
+    viewer: Client, agent: Host, make_deployment: Make
+) -> None:
+    busy, idle = make_deployment("busy"), make_deployment("idle")
+    Instance.objects.create(
+        host=agent, deployment=busy, role="model", state="ready", pid=1
+    )
+    figures = {"output_tps": 123.4, "requests": 3.0}
+    start_s = int(time.time()) // 10 * 10 - 10
+    buckets = [
+        Bucket(f"deployment:{each.pk}", name, at_s, value, value, value, 1)
+        for each in (busy, idle)
+        for at_s in (start_s - 600, start_s)
+        for name, value in figures.items()
+    ]
+    save_buckets(agent, buckets)
+    text = page(viewer, "/deployments/")
+    assert text.count("123") == 1 and 'data-label="Requests" >3<' in text
+    assert "Independent" in text and "every 10s" in text
 
 
 def test_pages_show_how_many_requests_wait_and_look_again(

@@ -37,9 +37,10 @@ from deployments.models import (
 )
 from omni.asgi import websocket_urlpatterns
 from omni.checks import every_admin_page_has_a_row, every_page_has_a_row
-from omni.roles import (
+from omni.roles.admin_rows import ADMIN
+from omni.roles.pages import PAGES
+from omni.roles.rights import (
     ADD_DEVICES,
-    ADMIN,
     ANYBODY,
     CHAT,
     LOGGED_IN,
@@ -47,7 +48,6 @@ from omni.roles import (
     MANAGE_LIBRARY,
     MANAGE_ROUTES,
     OPERATE,
-    PAGES,
     REMOVE_DEVICES,
     SUPERUSER,
 )

@@ -83,6 +83,7 @@ def _deployment(on: str, host: Host, engine: Engine, model: Model) -> Deployment
 
 @pytest.fixture(autouse=True)
 def empty_records() -> None:
-    """Of the tests before this one: a killed engine's record may still lie there."""
-    for path in (settings.OMNI_HOME.run / "instances").glob("*"):
+    """Of the tests before this one: a killed engine's record and socket may still lie there."""
+    home = settings.OMNI_HOME
+    for path in (*(home.run / "instances").glob("*"), *home.sockets.glob("*.sock")):
         path.unlink()

@@ -100,7 +100,7 @@ def test_what_is_unknown_says_why() -> None:
 @pytest.mark.parametrize(
     ("card", "reason"),
     [
-        (None, "nothing measured yet"),
+        (None, "nothing is measured now"),
         (sample(state="lost", error="It fell."), "the card does not answer"),
     ],
 )

@@ -11,7 +11,8 @@ from gpus.doctor import (
     host_findings,
     offer_findings,
 )
-from gpus.findings import Held, Quantity
+from gpus.findings import Finding, Held, Quantity, is_wrong
+from gpus.links import SeenLink
 from gpus.sample import CardIdentity, CardProcess, CardSample, NvmlState
 from omni.units import GIB
 
@@ -294,3 +295,50 @@ def test_what_is_offered_to_other_hosts_is_told(
         and address in told.text
         and "WireGuard" in told.fix
     )
+
+
+IDLE = {"utilisation_percent": 0.0, "pcie_generation": 1}
+
+
+@pytest.mark.parametrize(
+    ("now", "seen", "said"),
+    [
+        (IDLE, None, ""),
+        (IDLE, SeenLink(3600, 5, 16, 90.0), ""),
+        (IDLE, SeenLink(3600, 4, 16, 90.0), "generation 4 of 5"),
+        (IDLE, SeenLink(3600, 5, 8, 90.0), "8 of 16 lanes"),
+        # At work it is judged by what it does now.
+        ({}, SeenLink(3600, 4, 16, 90.0), ""),
+        (
+            {"state": "lost", **IDLE, "pcie_generation_max": None},
+            SeenLink(0, 4, 16, 90.0),
+            "",
+        ),
+    ],
+)
+def test_an_idle_cards_link_is_judged_by_what_it_was_at_work(
+    now: dict[str, Any], seen: SeenLink | None, said: str
+) -> None:
+    found = [f for f in card_findings(card(**now), seen) if f.code == "link_below_best"]
+    assert [said in finding.text for finding in found] == [True] * bool(said)
+    if found:
+        assert "That was at 01:00 UTC" in found[0].text and found[0].held
+        at_work = card(pcie_generation=seen.generation, pcie_width=seen.width)  # type: ignore[union-attr]
+        # Whoever has said that it is known has said it of both.
+        assert found[0].fingerprint == card_findings(at_work)[0].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("severities", "wrong"),
+    [
+        ((), False),
+        (("info",), False),
+        (("info", "info", "caution"), True),
+        (("error",), True),
+    ],
+)
+def test_hints_alone_mean_that_nothing_is_wrong(
+    severities: tuple[str, ...], wrong: bool
+) -> None:
+    found = [Finding("x", severity, "X", "It is so.") for severity in severities]
+    assert is_wrong(found) == wrong

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpus.links import link_gbps, link_shortfall
+from gpus.links import SeenLink, link_gbps, link_shortfall, under_load
+from gpus.rollup import Figures
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,38 @@ def test_a_link_is_below_its_best_only_when_load_cannot_explain_it(
     text = link_shortfall(*now, *best, busy)
     assert all(part in text for part in said)
     assert bool(text) == bool(said)
+
+
+def bucket(
+    at_s: int, busy: tuple[float, float], generation: float | None, width: float = 16
+) -> tuple[int, tuple[Figures | None, ...]]:
+    low, high = busy
+    link = Figures(20, 1, generation, generation) if generation else None
+    return at_s, (
+        Figures(20, low, (low + high) / 2, high),
+        link,
+        Figures(20, *[width] * 3),
+    )
+
+
+IDLE, STARTING, AT_WORK = (0, 3), (0, 98), (40, 98)
+
+
+@pytest.mark.parametrize(
+    ("newest_first", "seen"),
+    [
+        ([], None),
+        ([bucket(90, IDLE, 1), bucket(80, STARTING, 1)], None),
+        ([bucket(90, IDLE, 1), bucket(80, AT_WORK, 4)], SeenLink(80, 4, 16, 69)),
+        # The newest counts: it was mended meanwhile.
+        ([bucket(90, AT_WORK, 5), bucket(80, AT_WORK, 4)], SeenLink(90, 5, 16, 69)),
+        (
+            [bucket(90, AT_WORK, None), bucket(80, AT_WORK, 5, 8)],
+            SeenLink(80, 5, 8, 69),
+        ),
+    ],
+)
+def test_a_link_is_as_it_was_when_the_card_last_worked(
+    newest_first: list[tuple[int, tuple[Figures | None, ...]]], seen: SeenLink | None
+) -> None:
+    assert under_load(newest_first) == seen

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 import redis
 from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
+from django.utils import timezone
 
 from gpus.discovery import register_engine_devices, save_rig
 from gpus.facts import seen_now
@@ -108,6 +111,46 @@ def test_the_page_does_not_need_the_broker(
     assert viewer.get("/rig/").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("sample_ago_s", "agent_ago_s", "broker", "title"),
+    [
+        (1, 1, True, ""),
+        (1, None, True, ""),
+        (60, 1, True, "The sampler does not report"),
+        (60, 60, True, "The agent of this machine does not report"),
+        (None, 1, True, "No sample yet"),
+        (None, None, True, "The agent of this machine does not report"),
+        (1, 1, False, "The broker does not answer"),
+    ],
+)
+def test_pages_say_why_nothing_is_measured_now(
+    viewer: Client,
+    host: Host,
+    writer: RecentWriter,
+    settings: Any,
+    sample_ago_s: float | None,
+    agent_ago_s: float | None,
+    broker: bool,
+    title: str,
+) -> None:
+    save_rig(host, NvmlState("ok"), (SMALL,))
+    now = timezone.now()
+    if sample_ago_s is not None:
+        at_ms = int((now.timestamp() - sample_ago_s) * 1000)
+        cards = (CardSample("GPU-5090", SMALL.name),)
+        sample = Sample(at_ms, HostSample(5.0, 1, 2, 0, 0.1), cards, NvmlState("ok"))
+        writer.add(sample.frame(), sample.point())
+    if agent_ago_s is not None:
+        seen_at = now - timedelta(seconds=agent_ago_s)
+        Host.objects.update(agent_seen_at=seen_at)
+    if not broker:
+        settings.CHANNEL_REDIS_URL = "unix:///nowhere.sock"
+    for path in ("/rig/", "/cards/GPU-5090/", "/doctor/", "/alerts/", "/history/"):
+        page = viewer.get(path).content.decode()
+        assert ("data-telemetry-away" in page) == bool(title), path
+        assert title in page, path
+
+
 # --- a card ---------------------------------------------------------------------------------------
 def test_a_cards_page_has_its_facts(viewer: Client, host: Host) -> None:
     save_rig(host, NvmlState("ok", "", "595.84"), (SMALL,))
@@ -140,6 +183,28 @@ def test_what_is_unknown_of_a_card_is_not_made_up(viewer: Client, host: Host) ->
     save_rig(host, NvmlState("ok"), (CardIdentity(0, "GPU-X", "Some card"),))
     page = viewer.get("/cards/GPU-X/").content.decode()
     assert page.count("N/A") >= 4 and "None" not in page
+
+
+def test_a_card_that_was_taken_out_keeps_its_page_and_says_so(
+    viewer: Client, host: Host
+) -> None:
+    save_rig(host, NvmlState("ok"), (SMALL,))
+    save_rig(host, NvmlState("no_devices"), ())
+    page = viewer.get("/cards/GPU-5090/").content.decode()
+    assert "RTX 5090 is not there any more" in page
+    assert "RTX 5090</a>" not in viewer.get("/rig/").content.decode()
+
+
+@pytest.mark.parametrize("path", ["/rig/", "/cards/GPU-5090/"])
+def test_findings_of_a_page_are_fetched_alone(
+    viewer: Client, host: Host, writer: RecentWriter, path: str
+) -> None:
+    save_rig(host, NvmlState("ok"), (SMALL,))
+    lost = CardSample("GPU-5090", SMALL.name, state="lost", error="It fell off.")
+    sampled(writer, lost)
+    asked = {"HX-Request": "true", "HX-Target": "findings"}
+    part = viewer.get(path, headers=asked).content.decode()
+    assert "RTX 5090 is lost" in part and "<h1" not in part and "card-now" not in part
 
 
 @pytest.mark.parametrize("path", ["/cards/GPU-NOBODY/", "/cards/%3Cscript%3E/"])

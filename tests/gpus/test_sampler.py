@@ -21,10 +21,12 @@ from channels import DEFAULT_CHANNEL_LAYER
 from channels.layers import channel_layers
 from django.conf import settings
 
+from gpus.facts import seen_now
 from gpus.models import Gpu, HistorySubject, Host
+from gpus.nvml_events import Xid
 from gpus.recent import RecentWriter, last_frame, recent
 from gpus.sample import CHARTED, KEPT
-from gpus.sampler import Deadline, Sampler
+from gpus.sampler import Deadline, Sampler, xids_before
 from omni.events import telemetry_group
 from tests.fakes.nvml import gb10, rtx_5090, rtx_pro_6000
 from tests.helpers import HandClock, wait_until
@@ -152,6 +154,27 @@ def test_an_xid_error_stands_in_the_frames_of_its_card(
     big, small = frame()["cards"]  # type: ignore[misc]
     assert "xid" not in big and (small["xid"], small["state"]) == (79, "lost")
     assert abs(small["xid_at_ms"] - time.time() * 1000) < 60_000
+
+
+def test_an_xid_error_outlives_the_sampler_and_is_known_to_the_doctor(
+    driver: Driver, host: Host
+) -> None:
+    driver(rtx_pro_6000(), rtx_5090())
+    key = rtx_5090().uuid
+    sampler = Sampler(settings.OMNI_HOST_NAME)
+    sampler.tick()
+    sampler.xids.stop()
+    now_ms = int(time.time() * 1000)
+    for at_ms, known in ((now_ms, {key: Xid(48, now_ms)}), (1000, {})):
+        sampler.xids.last = {key: Xid(48, at_ms)}
+        sampler.tick()
+        # What was before the machine started is over.
+        assert xids_before(settings.OMNI_HOST_NAME) == known
+    sampler.xids.last = {key: Xid(48, now_ms)}
+    sampler.tick()
+    [found] = [each for each in seen_now(host).findings if each.code == "xid"]
+    assert (found.severity, found.subject) == ("error", key)
+    assert "ECC could not correct" in found.text and "Restart the machine" in found.fix
 
 
 def test_a_card_without_memory_of_its_own_has_the_hosts(

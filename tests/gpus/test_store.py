@@ -12,6 +12,7 @@ from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 
 from gpus.buckets import prune_buckets, read_history, save_buckets
+from gpus.link_history import last_under_load
 from gpus.models import Gpu, HistoryBucket, HistorySubject, Host
 from gpus.rollup import KEEP_S, Bucket, Figures, Roller, figures_in, packed, start_of
 from gpus.sample import CardIdentity, CardSample, NvmlState
@@ -216,3 +217,29 @@ def test_the_thread_writes_by_itself_and_finishes_what_waits() -> None:
     store.keep_samples([bucket(HOUR, 50.0)], ())
     store.stop(timeout_s=5)
     assert HistoryBucket.objects.count() == len(KEEP_S)
+
+
+def test_the_link_under_load_is_read_from_the_last_hour(host: Host) -> None:
+    def keep(at_s: int, busy: float, generation: int) -> None:
+        figures = {
+            "utilisation_percent": busy,
+            "pcie_generation": generation,
+            "pcie_width": 16,
+        }
+        save_buckets(
+            host,
+            [Bucket("GPU-1", name, at_s, v, v, v, 20) for name, v in figures.items()],
+        )
+
+    now_s = 1_700_000_000
+    assert last_under_load(host, "GPU-1", now_s) is None
+    keep(now_s - 4000, 90, 3)
+    assert last_under_load(host, "GPU-1", now_s) is None
+    keep(now_s - 600, 90, 4)
+    keep(now_s - 300, 2, 1)
+    seen = last_under_load(host, "GPU-1", now_s)
+    assert seen and (seen.generation, seen.width, seen.at_s) == (4, 16, now_s - 600)
+    keep(now_s - 60, 90, 5)
+    mended = last_under_load(host, "GPU-1", now_s)
+    assert mended and mended.generation == 5
+    assert last_under_load(host, "GPU-1", now_s + 4000) is None

@@ -12,13 +12,13 @@ from django.contrib.auth.models import AnonymousUser, Permission, User
 
 from omni.context import ENTRIES
 from omni.errors import OmniError
-from omni.roles import (
-    ADMIN,
+from omni.roles.admin_rows import ADMIN
+from omni.roles.pages import PAGES
+from omni.roles.rights import (
     ANYBODY,
     CHAT,
     LOGGED_IN,
     OPERATE,
-    PAGES,
     RIGHTS,
     STAFF,
     SUPERUSER,
@@ -30,7 +30,7 @@ from omni.roles import (
 
 ROOT = Path(__file__).parents[2]
 APPS = ("omni", "gpus", "deployments", "chat")
-TABLE = ROOT / "omni" / "roles.py"
+TABLE = ROOT / "omni" / "roles"
 # Asking Django itself: methods, decorators and mixins, and the fields behind them.
 ASKS = {
     "has_perm",
@@ -51,7 +51,11 @@ MAKES_USERS = ROOT / "omni" / "management" / "commands" / "prepare.py"
 def sources() -> Iterator[Path]:
     for app in APPS:
         for path in sorted((ROOT / app).rglob("*.py")):
-            if path not in (TABLE, MAKES_USERS) and "migrations" not in path.parts:
+            if (
+                path != MAKES_USERS
+                and TABLE not in path.parents
+                and "migrations" not in path.parts
+            ):
                 yield path
 
 

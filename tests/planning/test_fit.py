@@ -125,6 +125,34 @@ def test_what_fits_nowhere_says_by_how_much(small: ModelShape) -> None:
     assert fit.short_by_bytes > 20 * MIB
 
 
+@pytest.mark.parametrize(
+    ("ram_mib", "shares", "fits"),
+    [
+        (4096, False, True),
+        (4096, True, True),
+        # Half on the card and half on the host: only where these are two memories.
+        (650, False, True),
+        (650, True, False),
+        (600, False, True),
+        (600, True, False),
+        (100, False, False),
+    ],
+)
+def test_memory_that_card_and_host_share_is_counted_once(
+    small: ModelShape, ram_mib: int, shares: bool, fits: bool
+) -> None:
+    size = ram_mib * MIB
+    devices = [
+        DeviceFacts("CUDA0", "cuda", size, size, shares_ram=shares),
+        DeviceFacts("CPU", "cpu", size, size),
+    ]
+    found = best_fit(small, devices, MemorySettings(context=2048), margin_bytes=0)
+    assert found.fits == fits
+    if shares:
+        held = sum(use.resident_bytes for use in found.use.devices)
+        assert found.short_by_bytes >= held - size
+
+
 def test_a_device_of_unknown_size_takes_everything(small: ModelShape) -> None:
     fit = best_fit(
         small, [DeviceFacts("Vulkan0", "vulkan")], MemorySettings(context=2048)

@@ -7,18 +7,18 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from deployments.engines.external import EXTERNAL
-from deployments.models import Deployment, Engine, Instance
-from deployments.services.waiting import AGENT_REPORT_S
+from deployments.models import BenchmarkRun, Deployment, Engine, Instance
 from deployments.states import InstanceState
 from deployments.supervision.host_agent import (
     LOOK_ANYWAY_S,
     SWEEP_EVERY_S,
     HostAgent,
 )
-from deployments.supervision.wanted import WantedQuery
+from deployments.supervision.wanted import Kinds, WantedQuery
 from gpus.buckets import save_buckets
 from gpus.models import Device, Host
 from gpus.rollup import Bucket
+from gpus.telemetry import AGENT_REPORT_S
 from tests.helpers import HandClock, wait_until
 
 pytestmark = pytest.mark.skipif(
@@ -59,7 +59,11 @@ def test_tick_when_idle_for_long_looks_at_everything(
     agent: HostAgent, clock: HandClock
 ) -> None:
     clock.now_s += LOOK_ANYWAY_S
-    assert queries(agent).count("SELECT") > 5
+    with CaptureQueriesContext(connection) as seen:
+        agent.tick()
+    asked = " ".join(query["sql"] for query in seen.captured_queries)
+    for model in (Deployment, Instance, Engine, Device, BenchmarkRun):
+        assert model._meta.db_table in asked
 
 
 def test_tick_after_the_sampler_wrote_asks_one_question(
@@ -86,6 +90,42 @@ def test_a_deployment_that_needs_a_step_is_something_wanted(
     assert not WantedQuery(host).is_anything_wanted()
     Deployment.objects.filter(pk=deployment.pk).update(**change)
     assert WantedQuery(host).is_anything_wanted()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"external_model": "org/big"}, "external"),
+        ({"is_deleting": True}, "deleted"),
+        ({"trial_of": 1}, "benchmarks"),
+    ],
+)
+def test_only_the_kind_of_a_deployment_is_asked_for(
+    host: Host, deployment: Deployment, change: dict[str, object], kind: str
+) -> None:
+    wanted = WantedQuery(host)
+    assert not any(wanted.kinds())
+    Deployment.objects.filter(pk=deployment.pk).update(**change)
+    assert wanted.kinds() == Kinds(**{name: name == kind for name in Kinds._fields})
+
+
+def test_each_kind_of_row_is_asked_for(host: Host) -> None:
+    wanted = WantedQuery(host)
+    device = Device.objects.create(host=host, name="RPC0", kind="rpc", is_stand_in=True)
+    assert wanted.kinds() == Kinds(False, False, False, served_devices=True)
+    row = Instance.objects.create(host=host, role="rpc", device=device)
+    Device.objects.filter(pk=device.pk).update(is_stand_in=False)
+    assert wanted.kinds() == Kinds(False, False, False, served_devices=True)
+    row.delete()
+    Engine.objects.create(
+        host=host, name="box", flavour=EXTERNAL, path="http://127.0.0.1:1"
+    )
+    assert wanted.kinds() == Kinds(True, False, False, False)
+    BenchmarkRun.objects.create(
+        host=host, scenario="chat", names=[], most_rounds=1, gateway="", state="queued"
+    )
+    assert wanted.kinds() == Kinds(True, False, benchmarks=True, served_devices=False)
+    assert not any(WantedQuery(Host.objects.create(name="another")).kinds())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from deployments.advice.finding_costs import Cost, change_text
 from deployments.management.base import OmniCommand, add_json
 from deployments.services.discovery import local_host
 from deployments.services.findings import Judged, judged_now
+from gpus.findings import is_wrong
 from omni.errors import OmniError
 
 COULD_NOT_LOOK = 2
@@ -25,7 +26,8 @@ METRICS = {
 class Command(OmniCommand):
     help = (
         "Look for what is wrong with the rig, and say what it costs and what to do."
-        " Exit 0: nothing; 1: findings; 2: could not look."
+        " Exit 0: nothing is wrong, though there may be hints (info); 1: findings (caution,"
+        " error); 2: could not look."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -51,7 +53,7 @@ class Command(OmniCommand):
             self.say_json({"findings": [each.document() for each in shown]})
         else:
             self._say(shown, len(found) - len(shown))
-        if shown:
+        if is_wrong(each.finding for each in shown):
             sys.exit(1)
 
     def _say(self, shown: list[Judged], hidden: int) -> None:
@@ -61,7 +63,7 @@ class Command(OmniCommand):
             self.say(said.strip())
             for name in dict.fromkeys(cost.deployment for cost in each.costs):
                 self._say_costs([c for c in each.costs if c.deployment == name])
-        if not shown:
+        if not is_wrong(each.finding for each in shown):
             self.say("Nothing is wrong that could be seen.")
         if hidden:
             self.say(f"{hidden} known, not shown; --all shows them.")

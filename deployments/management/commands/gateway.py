@@ -6,6 +6,7 @@ import gc
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management import BaseCommand, CommandError
 
 
@@ -25,6 +26,7 @@ class Command(BaseCommand):
         from omni.database import keep_connections
         from omni.gateway_server import run
 
+        settings.OMNI_HOME.wait_until_prepared()
         keep_connections()
         follow_requests()
         host, port = options["host"], options["port"]

@@ -93,6 +93,12 @@ def first_fit(
     return _search(model, tuple(devices), settings, margin_bytes, fixed, False).fit
 
 
+def shared_bytes(devices: Sequence[DeviceFacts], use: MemoryUse) -> int:
+    """What devices without memory of their own hold in the host's."""
+    columns = zip(devices, use.devices[: len(devices)], strict=True)
+    return sum(planned.needed_bytes for device, planned in columns if device.shares_ram)
+
+
 @dataclass
 class _Search:
     model: ModelShape
@@ -139,9 +145,10 @@ class _Search:
         with has to stay in memory.
         """
         host_room = self._room(self._host())
-        on_host = use.host.resident_bytes
+        # What devices without memory of their own hold lies there as well.
+        in_ram = use.host.resident_bytes + shared_bytes(self.working, use)
         return self._short_on_devices(use) + (
-            max(on_host - host_room, 0) if host_room is not None else 0
+            max(in_ram - host_room, 0) if host_room is not None else 0
         )
 
     def _short_on_devices(self, use: MemoryUse, compute: Sequence[int] = ()) -> int:

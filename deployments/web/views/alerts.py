@@ -26,6 +26,7 @@ from deployments.services.alerting import (
 from deployments.services.discovery import local_host
 from deployments.services.scrape import scrape_token_make, scrape_token_remove
 from deployments.web.alert_forms import ChannelForm, RuleForm
+from gpus.telemetry import telemetry
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, is_htmx, render_page_or_part
 
@@ -52,6 +53,7 @@ def _board(request: HtmxHttpRequest) -> dict[str, Any]:
         "kinds": TITLES,
         "deliveries": deliveries[:DELIVERIES_SHOWN],
         "tokens": ScrapeToken.objects.all(),
+        "telemetry": telemetry(local_host()),
     }
 
 

@@ -16,7 +16,7 @@ from deployments.models import ApiKey
 from deployments.web.snippets import KEY_VARIABLE, Wanted, snippets
 from omni.htmx import HtmxHttpRequest, render_page_or_part
 from omni.program_address import panel_root, program_address, program_root
-from omni.roles import SUPERUSER, may
+from omni.roles.rights import SUPERUSER, may
 
 
 @require_safe

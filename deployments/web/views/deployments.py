@@ -44,6 +44,7 @@ from deployments.services.suggested import suggested_for, suggested_purposes
 from deployments.services.waiting import agent_is_running
 from deployments.states import InstanceState
 from deployments.strategies import STRATEGIES, strategy_title
+from deployments.web.deployment_rows import row_figures
 from deployments.web.forms import DeploymentForm, typed_so_far
 from deployments.web.role_fields import MODEL
 from deployments.web.speed_shown import SpeedShown, speed_shown
@@ -72,6 +73,8 @@ def deployments(request: HtmxHttpRequest) -> HttpResponse:
     context = {
         "deployments": rows,
         "waiting": waiting,
+        "figures": row_figures(rows),
+        "is_serving": any(row.state == InstanceState.READY for row in rows),
         "in_transit": bool(waiting)
         or any(row.state in TRANSIENT or row.is_deleting for row in rows),
         "agent_runs": agent_is_running(local_host()),

@@ -118,7 +118,7 @@ def card_processes(request: HtmxHttpRequest, key: str) -> HttpResponse:
         for instance in instances.select_related("deployment", "device")
     ]
     if sample is None:
-        nothing = "Nothing measured yet."
+        nothing = "Nothing is measured now."
     elif sample.processes is None:
         nothing = f"N/A: {sample.unanswered.get('processes', 'not reported')}."
     else:

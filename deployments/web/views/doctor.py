@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
 from deployments.services.discovery import local_host
@@ -15,9 +14,11 @@ from deployments.services.findings import (
 )
 from deployments.web.finding_rows import shown_finding
 from gpus.facts import places
+from gpus.findings import is_wrong
 from gpus.models import Gpu
 from gpus.slot_rules import ways
-from omni.htmx import HtmxHttpRequest, go_to
+from gpus.telemetry import telemetry
+from omni.htmx import HtmxHttpRequest, go_to, render_page_or_part
 
 
 @require_GET
@@ -26,15 +27,19 @@ def doctor(request: HtmxHttpRequest) -> HttpResponse:
     cards = host.gpus.exclude(state=Gpu.State.ABSENT)
     here = list(cards.values_list("uuid", flat=True))
     found = [shown_finding(each) for each in judged_lately(host)]
+    unknown = [each for each in found if not each.known]
     context = {
         "host": host,
-        "findings": [each for each in found if not each.known],
+        "findings": [each for each in unknown if is_wrong([each.finding])],
+        "hints": [each for each in unknown if not is_wrong([each.finding])],
         "hidden": [each for each in found if each.known],
         "ways": ways(places(host, host.driver_version, here)),
         "n_cards": len(here),
         "n_deployments": host.deployments.filter(is_deleting=False).count(),
+        "telemetry": telemetry(host),
     }
-    return render(request, "deployments/doctor.html", context)
+    page, part = "deployments/doctor.html", "deployments/_doctor.html"
+    return render_page_or_part(request, page, part, context)
 
 
 @require_POST

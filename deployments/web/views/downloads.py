@@ -21,7 +21,7 @@ from deployments.services.waiting import agent_is_running
 from gpus.models import Device
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, is_htmx, wants_part
-from omni.roles import MANAGE_LIBRARY, require
+from omni.roles.rights import MANAGE_LIBRARY, require
 
 
 # --- looking --------------------------------------------------------------------------------------

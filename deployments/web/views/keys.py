@@ -23,7 +23,7 @@ from deployments.web.key_form import KeyForm
 from deployments.web.key_rows import key_rows
 from omni.errors import OmniError
 from omni.htmx import HtmxHttpRequest, render_page_or_part
-from omni.roles import MANAGE_KEYS, may
+from omni.roles.rights import MANAGE_KEYS, may
 
 
 @require_GET

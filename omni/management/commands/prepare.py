@@ -17,6 +17,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from omni.launcher import last_lines
+from omni.new_database import is_empty, make_tables
 
 BROKER_TIMEOUT_S = 10.0
 BROKER_TICK_S = 0.02
@@ -34,8 +35,13 @@ class Command(BaseCommand):
 
     def _migrate(self) -> None:
         executor = MigrationExecutor(connection)
-        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            self._say("Preparing the database …")
+        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        if not plan:
+            return
+        self._say("Preparing the database …")
+        if is_empty(connection):
+            make_tables(connection, [migration for migration, _ in plan])
+        else:
             call_command("migrate", interactive=False, verbosity=0)
 
     def _ensure_admin(self) -> None:

@@ -6,6 +6,7 @@ import gc
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management import BaseCommand, CommandError
 
 
@@ -21,6 +22,7 @@ class Command(BaseCommand):
         from omni import asgi
         from omni.server import run
 
+        settings.OMNI_HOME.wait_until_prepared()
         # Answers that were streaming when the last server process ended will get no more text.
         asgi.heal_interrupted()
         asgi.follow_requests()
