@@ -21,8 +21,8 @@ T = TypeVar("T")
 # No wait gives up before this: a busy machine does everything later, and that is no failure. How
 # fast something is stands in `benchmarks/`.
 PATIENCE_S = 45.0
-# Whoever waits leaves the machine to what it waits for: a look that takes much of the processor,
-# such as one at all processes or a tick of an agent, rests several times as long as it took.
+# Whoever waits leaves the machine to what it waits for: after a look it rests as long as that took,
+# a command in another process for example, and several times as long as it computed itself.
 RESTS, LONGEST_REST_S = 4.0, 0.25
 
 
@@ -39,14 +39,15 @@ def wait_until(
     timeout_s = max(timeout_s, PATIENCE_S)
     deadline = time.monotonic() + timeout_s
     while True:
-        began_s = time.thread_time()
+        began_s, computed_s = time.monotonic(), time.thread_time()
         if value := predicate():
             return value
         if time.monotonic() > deadline:
             text = message() if callable(message) else message
             raise AssertionError(f"not within {timeout_s:g} s: {text or predicate}")
-        rest_s = RESTS * (time.thread_time() - began_s)
-        time.sleep(max(interval_s, min(rest_s, LONGEST_REST_S)))
+        computed_s, took_s = time.thread_time() - computed_s, time.monotonic() - began_s
+        rest_s = min(max(took_s, RESTS * computed_s), LONGEST_REST_S)
+        time.sleep(max(interval_s, rest_s))
 
 
 def squeezed(markup: str) -> str:

@@ -101,8 +101,10 @@ def _rows_that_matter(host: Host) -> QuerySet[Host, tuple[int]]:
 
 
 def own_deployments(host: Host) -> list[Deployment]:
-    """Those whose processes are the host's own, with their instances."""
-    rows = host.deployments.filter(external_model="")
+    """Those that are wanted running by processes of the host's own, with their instances."""
+    rows = host.deployments.filter(
+        desired=Deployment.Desired.RUNNING, external_model=""
+    )
     return list(rows.prefetch_related("instances"))
 
 
@@ -112,8 +114,7 @@ def wanted_instances(
     """Every instance of this host, device servers first; missing rows of these deployments are
     made."""
     for deployment in deployments:
-        if deployment.desired == Deployment.Desired.RUNNING:
-            _ensure_rows(deployment, plans)
+        _ensure_rows(deployment, plans)
     found = Instance.objects.filter(host=host, address="").select_related(
         "deployment__engine", "deployment__host", "device"
     )

@@ -22,6 +22,7 @@ def models_status(page: Page, panel: RunningPanel, key: str) -> int:
 
 def test_a_key_is_made_copied_used_and_revoked(page: Page, panel: RunningPanel) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(panel.url)
     page.get_by_role("link", name="Keys", exact=True).click()
     page.get_by_role("link", name="New API key").first.click()
     page.get_by_label("Name").fill("editor on the laptop")

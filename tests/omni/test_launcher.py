@@ -118,6 +118,7 @@ def test_a_panel_that_answers_to_another_name_starts_behind_a_proxy_that_leads_n
     monkeypatch.setattr(
         RunningPanel, "env", {**fresh_panel.env, "OMNI_ALLOWED_HOSTS": "omni.lan"}
     )
+    fresh_panel.is_prepared = True
     fresh_panel.start()
     wait_until(lambda: "Omni is ready" in fresh_panel.said(), 60, fresh_panel.said)
     assert (

@@ -93,7 +93,7 @@ class CardPanel(RunningPanel):
     """A panel on a machine with one card, by the stand-in NVML."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "home")
+        super().__init__(folder / "home", is_prepared=True)
         self.folder = folder
         self.driver = folder / "driver"
         self.driver.mkdir()

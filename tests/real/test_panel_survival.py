@@ -36,7 +36,8 @@ def instance(panel: RunningPanel) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPanel]:
     """A panel that goes through all that is done to it here, one after the other."""
-    panel = RunningPanel(tmp_path_factory.mktemp("survivor") / "home")
+    home = tmp_path_factory.mktemp("survivor") / "home"
+    panel = RunningPanel(home, is_prepared=True)
     panel.start()
     models = panel.document("scan")["models"]
     rig = panel.home / "rig.yaml"
@@ -180,6 +181,7 @@ def test_ctrl_c_leaves_no_process_and_the_next_start_brings_the_model_back(
 
 
 def test_keep_models_leaves_the_engine_running(fresh_panel: RunningPanel) -> None:
+    fresh_panel.is_prepared = True
     fresh_panel.start("--keep-models")
     models = fresh_panel.document("scan")["models"]
     rig = fresh_panel.home / "rig.yaml"

@@ -21,8 +21,8 @@ def main() -> None:
     ensure_devices(host, look_again=True)
     agent = HostAgent(host, limits=Limits(first_delay_s=0.1, longest_delay_s=0.4))
     while True:
-        agent.tick()
-        time.sleep(0.1)
+        is_busy = agent.tick()
+        time.sleep(0.1 if is_busy else 0.3)
 
 
 if __name__ == "__main__":
