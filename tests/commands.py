@@ -1,9 +1,9 @@
-"""Runs management commands of a running panel without starting Python and Django for each.
+"""Runs management commands without starting Python and Django for each.
 
-Most tests with a panel ask a dozen of them, and three quarters of a second each was a tenth of all
-tests' time. Here one process per panel has everything imported and forks for each command: the
-child runs what `manage.py` runs, in the environment of the panel. Tests of the commands themselves
-start `manage.py`.
+Most tests with a panel or a server ask a dozen of them, and three quarters of a second each was a
+tenth of all tests' time. Here one process for each of those has everything imported and forks for
+each command: the child runs what `manage.py` runs, in that one's environment. Tests of the commands
+themselves start `manage.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,17 +31,23 @@ GRACE_S = 5
 
 # --- the side of the tests ------------------------------------------------------------------------
 class Commands:
-    """The process that forks, begun with the first command; ends with `close` or with us."""
+    """The process that forks, begun with the first command; ends with `close` or with us.
 
-    def __init__(self, env: Callable[[], Mapping[str, str]]) -> None:
+    `program` is a module with a main(), imported once.
+    """
+
+    def __init__(
+        self, env: Callable[[], Mapping[str, str]], program: str = "manage"
+    ) -> None:
         self.env = env
+        self.program = program
         self.path = Path(tempfile.mkdtemp(prefix="omni-commands-")) / "socket"
         self.process: subprocess.Popen[bytes] | None = None
 
     def run(
         self, arguments: tuple[str, ...], timeout_s: float
     ) -> subprocess.CompletedProcess[str]:
-        """What `manage.py` with these arguments says; raises TimeoutExpired."""
+        """What the program says with these arguments; raises TimeoutExpired."""
         if self.process is None:
             self._start()
         with socket.socket(socket.AF_UNIX) as connection:
@@ -52,7 +59,7 @@ class Commands:
                 answer = _line(connection)
             except TimeoutError:
                 raise subprocess.TimeoutExpired(list(arguments), timeout_s) from None
-        argv = ["manage.py", *arguments]
+        argv = [self.program, *arguments]
         return subprocess.CompletedProcess(argv, **json.loads(answer))
 
     def _start(self) -> None:
@@ -60,7 +67,7 @@ class Commands:
         env = self.env()
         bare = {k: v for k, v in env.items() if not k.startswith("OMNI_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.commands", str(self.path)],
+            [sys.executable, "-m", "tests.commands", str(self.path), self.program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=bare,
@@ -89,9 +96,11 @@ def _line(connection: socket.socket) -> bytes:
 
 
 # --- the process that forks -----------------------------------------------------------------------
-def main(path: str) -> None:
+def main(path: str, name: str) -> None:
     os.environ.update(json.loads(sys.stdin.readline()))
-    _import_all()
+    program = import_module(name)
+    if name == "manage":
+        _import_all()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -104,7 +113,7 @@ def main(path: str) -> None:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
-                _answer(connection)
+                _answer(connection, program)
             connection.close()
 
 
@@ -120,7 +129,7 @@ def _import_all() -> None:
         import_module(f"{commands.__name__}.{module.name}")
 
 
-def _answer(connection: socket.socket) -> None:
+def _answer(connection: socket.socket, program: ModuleType) -> None:
     """Runs one command in a process of its own and does not return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request = json.loads(_line(connection))
@@ -129,7 +138,7 @@ def _answer(connection: socket.socket) -> None:
         os.dup2(said.fileno(), 1)
         os.dup2(complained.fileno(), 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        returncode = _run(request["arguments"])
+        returncode = _run(program, request["arguments"])
         answer: dict[str, Any] = {
             "returncode": returncode,
             "stdout": _text(said),
@@ -139,13 +148,11 @@ def _answer(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def _run(arguments: list[str]) -> int:
-    import manage
-
-    sys.argv = ["manage.py", *arguments]
+def _run(program: ModuleType, arguments: list[str]) -> int:
+    sys.argv = [f"{program.__name__}.py", *arguments]
+    code: int | str | None
     try:
-        manage.main()
-        code: int | str | None = 0
+        code = program.main()
     except SystemExit as end:
         code = end.code
     except BaseException:
@@ -165,4 +172,4 @@ def _text(file: IO[bytes]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -52,10 +52,11 @@ def _names(kind: type) -> tuple[str, ...]:
 # --- out ------------------------------------------------------------------------------------------
 def _encoded(value: Any) -> Any:
     # Most are these, exactly: what is told from a text by its type is none.
-    if type(value) in _PLAIN:
+    kind: type = type(value)
+    if kind in _PLAIN:
         return value
     if is_dataclass(value):
-        names = _names(type(value))
+        names = _names(kind)
         return {name: _encoded(getattr(value, name)) for name in names}
     if isinstance(value, Placeholder):
         return {PLACEHOLDER: str(value)}

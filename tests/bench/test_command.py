@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.commands import Commands
 from tests.gateway.fake_engine import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = ROOT / "benchmarks" / "load_generator.py"
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -25,21 +27,19 @@ def engine() -> Iterator[FakeEngine]:
     made.close()
 
 
-def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(COMMAND), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """The command in a process that has everything imported."""
+    commands = Commands(lambda: os.environ, "benchmarks.load_generator")
+    yield lambda *arguments: commands.run(tuple(map(str, arguments)), 120)
+    commands.close()
 
 
 def at(engine: FakeEngine) -> list[str]:
     return ["--url", f"http://127.0.0.1:{engine.port}/v1", "--model", "smol"]
 
 
-def test_a_sweep_as_json(engine: FakeEngine, tmp_path: Path) -> None:
+def test_a_sweep_as_json(run: Run, engine: FakeEngine, tmp_path: Path) -> None:
     questions = tmp_path / "own.jsonl"
     lines = [json.dumps({"prompt": f"Question {n}?"}) for n in range(9)]
     questions.write_text("\n".join(lines))
@@ -63,7 +63,15 @@ def test_a_sweep_as_json(engine: FakeEngine, tmp_path: Path) -> None:
 
 
 def test_a_rate_as_a_table(engine: FakeEngine) -> None:
-    ended = run(*at(engine), "--rate", "20", "--requests", "4", "--explain")
+    """Started as a person would."""
+    arguments = (*at(engine), "--rate", "20", "--requests", "4", "--explain")
+    ended = subprocess.run(
+        [sys.executable, str(COMMAND), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     assert "20 a second" in ended.stdout and "4 of 4" in ended.stdout
     assert "acceptance rate, share" in ended.stdout
@@ -71,7 +79,7 @@ def test_a_rate_as_a_table(engine: FakeEngine) -> None:
 
 
 def test_prompts_may_be_asked_again_where_no_cache_helps(
-    engine: FakeEngine, tmp_path: Path
+    run: Run, engine: FakeEngine, tmp_path: Path
 ) -> None:
     questions = tmp_path / "own.jsonl"
     questions.write_text('{"prompt": "Why?"}')
@@ -93,14 +101,16 @@ def test_prompts_may_be_asked_again_where_no_cache_helps(
         ),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(arguments: list[str], said: str) -> None:
+def test_what_cannot_be_done_is_said_in_a_line(
+    run: Run, arguments: list[str], said: str
+) -> None:
     ended = run(*arguments)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "Traceback" not in ended.stderr and said in ended.stderr
 
 
 def test_a_wrong_line_of_the_prompts_is_named(
-    engine: FakeEngine, tmp_path: Path
+    run: Run, engine: FakeEngine, tmp_path: Path
 ) -> None:
     questions = tmp_path / "own.jsonl"
     questions.write_text('{"prompt": "Why?"}\n{"question": "Why?"}\n')

