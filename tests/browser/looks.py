@@ -67,3 +67,14 @@ def in_four_looks(page: Page, name: str, *, asks_axe: bool | None = None) -> lis
             page.emulate_media(color_scheme=scheme)
             wrong += look(page, f"{name}-{scheme}-{size}", asks_axe=asks_axe)
     return wrong
+
+
+def in_two_looks(page: Page, name: str, *, asks_axe: bool | None = None) -> list[str]:
+    """Light on a desk and dark on a phone: for pages that differ little from one that is looked at
+    in all four."""
+    wrong = []
+    for (size, viewport), scheme in zip(SIZES.items(), SCHEMES, strict=True):
+        page.set_viewport_size(viewport)
+        page.emulate_media(color_scheme=scheme)
+        wrong += look(page, f"{name}-{scheme}-{size}", asks_axe=asks_axe)
+    return wrong
