@@ -52,11 +52,12 @@ def engines(run: Path) -> dict[int, list[int]]:
         if not one.is_runner and one.parent not in inner:
             listed.setdefault(one.instance, []).append(one.pid)
     # One that ended while the table was read has left its children to init, which then look like
-    # engines beside it.
-    return {
+    # engines beside it; all of them may have ended by now.
+    living = {
         instance: [pid for pid in pids if len(pids) == 1 or is_alive(pid)]
         for instance, pids in listed.items()
     }
+    return {instance: pids for instance, pids in living.items() if pids}
 
 
 def listens(port: int) -> bool:
