@@ -102,8 +102,6 @@ class DeviceFacts:
     endpoint: str = ""
     gpu_uuid: str = ""
     is_stand_in: bool = False
-    # It has no memory of its own but uses the host's: what it holds, the host cannot.
-    shares_ram: bool = False
     # Its memory, and its way to the host (bytes × 10⁹ per second).
     bandwidth_gbps: float | None = None
     link_gbps: float | None = None
@@ -114,6 +112,8 @@ class DeviceFacts:
     # Measured ÷ computed speed on this device, once something has run on it alone.
     decode_correction: Correction | None = None
     prefill_correction: Correction | None = None
+    # It has no memory of its own but uses the host's: what it holds, the host cannot.
+    shares_ram: bool = False
 
 
 @dataclass(frozen=True)
