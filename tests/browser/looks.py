@@ -44,9 +44,7 @@ def look(page: Page, name: str, *, asks_axe: bool | None = None) -> list[str]:
     desk and dark on a phone. Each scheme and each width is in them once.
     """
     ARTIFACTS.mkdir(exist_ok=True)
-    # As PNG a picture takes twice as long.
-    picture = ARTIFACTS / f"{name}.jpg"
-    page.screenshot(path=picture, type="jpeg", quality=80, full_page=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
     if asks_axe is None:
         asks_axe = page.evaluate(IS_LIGHT) == page.evaluate(IS_WIDE)
     found = issues(page) if asks_axe else []
