@@ -104,7 +104,7 @@ def _cards(host: Host) -> list[ShownCard]:
 @require_GET
 def rig(request: HtmxHttpRequest) -> HttpResponse:
     host = _host()
-    if _wants_findings(request):
+    if wants_part(request):
         return render(request, FINDINGS, _rig_findings(host))
     cards = _cards(host)
     has_gpu = any(
@@ -118,11 +118,6 @@ def rig(request: HtmxHttpRequest) -> HttpResponse:
         **_rig_findings(host),
     }
     return render(request, "gpus/rig.html", context)
-
-
-def _wants_findings(request: HtmxHttpRequest) -> bool:
-    """Of a page's parts this one fetches itself."""
-    return wants_part(request) and request.htmx.target == "findings"
 
 
 def _rig_findings(host: Host) -> dict[str, Any]:
@@ -143,7 +138,7 @@ def card(request: HtmxHttpRequest, key: str) -> HttpResponse:
         raise OmniError(
             "not_found", f"There is no card {key}.", "The rig page lists the cards."
         )
-    if _wants_findings(request):
+    if wants_part(request) and request.htmx.target == "findings":
         return render(request, FINDINGS, _card_findings(host, key))
     if wants_part(request):
         return render(request, "gpus/_card_now.html", _now(host, found))

@@ -4,6 +4,7 @@ panel."""
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -158,6 +159,15 @@ def fresh_channel_layer() -> None:
     from channels.layers import channel_layers
 
     channel_layers.backends.clear()
+
+
+@pytest.fixture(autouse=True)
+def log_level_kept() -> Iterator[None]:
+    """A command that a test calls in its own process sets it for that process."""
+    root = logging.getLogger()
+    before = root.level
+    yield
+    root.setLevel(before)
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_the_page_comes_at_once_and_fetches_what_takes_seconds(
     viewer: Client, host: Host, small: Model
 ) -> None:
     page = squeezed(viewer.get("/").content.decode())
-    assert "Working out every layout" in page and 'hx-trigger="load"' in page
+    assert "Working out every layout" in page and 'hx-trigger="load,' in page
     part = answered(viewer)
     assert small.name in part and "Working out" not in part
     assert small.name in squeezed(viewer.get("/").content.decode())

@@ -32,12 +32,15 @@ PAGES = {
     "deployments:connect": (),
     "deployments:deployment": ("deployment",),
     "deployments:deployments": (),
+    "deployments:doctor": (),
     "deployments:download": (),
     "deployments:keys": (),
     "deployments:models": (),
     "deployments:plan": (),
     "deployments:server": ("server",),
     "gpus:card": ("card",),
+    "gpus:history": (),
+    "gpus:rig": (),
 }
 # A part that is never opened by itself.
 PARTS = {
