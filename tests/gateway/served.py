@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import httpx
 import openai
 
+from deployments.gateway.directory import stored_table
+from deployments.gateway.keys import stored_keys
 from omni.home import Home
 from tests import postgres
 from tests.commands import Commands
@@ -68,6 +71,9 @@ class Served:
     def shell(self, code: str) -> str:
         done = self.commands.run(("shell", "-v0", "-c", code), 60)
         assert done.returncode == 0, done.stderr
+        if self.process:
+            # Nobody tells the server what was written by hand: it looks, now and then.
+            time.sleep(max(stored_table.oldest_s, stored_keys.oldest_s))
         return done.stdout
 
     def prepare(
