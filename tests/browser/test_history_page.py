@@ -94,6 +94,7 @@ def test_a_span_is_chosen_zoomed_moved_and_compared(page: Page, served: Served) 
     expect(marks.first).to_contain_text("writer (model) stopped")
     expect(page.locator(".history-key")).to_contain_text("✕Crashed")
 
+    plot(page).scroll_into_view_if_needed()
     box = plot(page).bounding_box()
     assert box
     y = box["y"] + box["height"] / 2

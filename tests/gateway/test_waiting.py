@@ -313,6 +313,5 @@ def test_more_requests_than_slots_all_get_their_answer(
     asks = [question(f"Count to {n}", max_tokens=24, stream=True) for n in range(12)]
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(served.post, asks))
-    assert {(a.status_code, a.content.endswith(b"[DONE]\n\n")) for a in answers} == {
-        (200, True)
-    }
+    ends = [(a.status_code, a.text[-300:]) for a in answers]
+    assert [end for end in ends if end[0] != 200 or "[DONE]\n\n" not in end[1]] == []
