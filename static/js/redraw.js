@@ -81,7 +81,7 @@ body.addEventListener("htmx:beforeSwap", (event) => {
 // --- what is as it was -------------------------------------------------------------------------
 // A part that looks again and again (data-if-changed) is drawn when it has changed: what somebody
 // is selecting in it, to copy a command, stays selected.
-const TOKENS = /name="csrfmiddlewaretoken" value="[^"]*"/g;
+const TOKENS = /name="csrfmiddlewaretoken" value="[^"]*/g;
 const drawn = new WeakMap();
 
 body.addEventListener("htmx:beforeSwap", ({ detail }) => {

@@ -14,7 +14,7 @@ from deployments.bench.conditions import (
     marks,
     places,
 )
-from gpus import nvml
+from gpus import nvml_fields
 
 THERMAL = "temperature (hardware)"
 
@@ -43,7 +43,7 @@ def test_a_quiet_run_is_not_marked() -> None:
 
 
 # --- cards ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("reason", nvml._THROTTLE.values())
+@pytest.mark.parametrize("reason", nvml_fields._THROTTLE.values())
 def test_every_reason_but_the_power_limit_disturbs(reason: str) -> None:
     there = block("plain", 3, throttle={"CUDA0": (reason,)})
     found = marks([block("plain", 1), there])
