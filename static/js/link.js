@@ -15,6 +15,13 @@ export function noteHeard() {
   heardAt = performance.now();
 }
 
+/** A socket has opened: the link is back before anybody looked, and may be lost again. */
+export function noteOpened() {
+  if (!isLost) return;
+  isLost = false;
+  document.dispatchEvent(new CustomEvent("link-found"));
+}
+
 async function answers() {
   try {
     const answer = await fetch(below("/healthz"), {

@@ -1,7 +1,7 @@
 // A WebSocket that comes back by itself: exponential back-off with jitter, at once when the
 // network or the tab returns. What was missed meanwhile is the caller's to ask for, in open().
 
-import { noteHeard } from "./link.js";
+import { noteHeard, noteOpened } from "./link.js";
 import { below } from "./root.js";
 import { isLoggingIn, logInAgain } from "./session.js";
 
@@ -79,6 +79,7 @@ export function connect(path, handlers = {}) {
     }
     opened.send(JSON.stringify({ type: "hello", token }));
     isGreeted = true;
+    noteOpened();
     const again = attempts > 0;
     attempts = 0;
     failures = 0;
