@@ -104,7 +104,8 @@ def _cards(host: Host) -> list[ShownCard]:
 @require_GET
 def rig(request: HtmxHttpRequest) -> HttpResponse:
     host = _host()
-    if wants_part(request):
+    # A card that comes or goes has the script take the devices out of the whole page.
+    if wants_part(request) and request.htmx.target != "cards":
         return render(request, FINDINGS, _rig_findings(host))
     cards = _cards(host)
     has_gpu = any(
