@@ -10,7 +10,7 @@ from typing import cast
 
 from chat.comparison import Lead, Shared, leads, shared, were_together
 from chat.figures import Shown, shown
-from chat.models import Ballot, Lane, Message
+from chat.models import Attachment, Ballot, Lane, Message
 from deployments.gateway.timings import Figures
 from omni.markdown import render
 
@@ -82,6 +82,11 @@ class Entry:
         if self.state == STREAMING:
             return ""
         return render(self.message.content)
+
+    @property
+    def images(self) -> list[Attachment]:
+        """That were sent with the question."""
+        return list(self.message.attachments.all())
 
     @property
     def count(self) -> int:
