@@ -68,7 +68,7 @@ def as_markdown(thread: Thread) -> str:
 def _turn(row: Row) -> dict[str, Any]:
     return {
         "question": row.question.message.content,
-        "images": [_image(each) for each in row.question.images],
+        "images": [_image(each.attachment) for each in row.question.images],
         "asked_at": row.question.message.created_at.isoformat(),
         "hidden": row.is_hidden,
         "answers": [_answer(entry) for entry in row.entries],

@@ -67,6 +67,11 @@ def image_lanes(conversation: Conversation, lanes: Iterable[Lane]) -> ImageLanes
     )
 
 
+def may_take_images(lane: Lane) -> bool:
+    """False only where it is known that what answers takes none."""
+    return _may_take(lane, taken_by([lane.serving]) if lane.serving else {})
+
+
 def _may_take(lane: Lane, taken: dict[str, frozenset[Medium] | None]) -> bool:
     """What a route with rules leads to is known once there is a question."""
     if lane.serving is None or (lane.route and lane.route.rules):

@@ -6,6 +6,7 @@ from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Q
 
+from chat.pictures import KINDS
 from deployments.models import Deployment, Route
 from deployments.strategies import strategy_title
 from omni.roles.rights import CHAT, declared
@@ -198,18 +199,12 @@ class Attachment(models.Model):
     """An image of a conversation. Until its question is sent it has no message; a question that was
     edited has those of its earlier version."""
 
-    class Kind(models.TextChoices):
-        PNG = "png", "PNG"
-        JPEG = "jpeg", "JPEG"
-        WEBP = "webp", "WebP"
-        GIF = "gif", "GIF"
-
     conversation = models.ForeignKey(
         Conversation, on_delete=models.CASCADE, related_name="attachments"
     )
     messages = models.ManyToManyField(Message, related_name="attachments")
     kind = models.CharField(
-        max_length=4, choices=Kind.choices, help_text="by its own bytes"
+        max_length=4, choices=list(KINDS.items()), help_text="by its own bytes"
     )
     width = models.PositiveIntegerField(help_text="in pixels")
     height = models.PositiveIntegerField(help_text="in pixels")
@@ -226,13 +221,13 @@ class Attachment(models.Model):
         base_manager_name = "objects"
         constraints = [
             models.CheckConstraint(
-                condition=Q(kind__in=["png", "jpeg", "webp", "gif"]),
+                condition=Q(kind__in=list(KINDS)),
                 name="attachment_kind_known",
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()}, {self.width} × {self.height}"
+        return f"{KINDS[self.kind]}, {self.width} × {self.height}"
 
 
 class Contestant(models.Model):

@@ -22,14 +22,9 @@ LARGEST_TOGETHER_BYTES = 20 << 20
 # Decoded it is three bytes each, and encoders make it smaller anyway.
 MOST_PIXELS = 50_000_000
 
-# Format → how it is served. Nothing else is ever named to a browser.
-CONTENT_TYPES: Mapping[str, str] = {
-    "png": "image/png",
-    "jpeg": "image/jpeg",
-    "webp": "image/webp",
-    "gif": "image/gif",
-}
-NAMES = "PNG, JPEG, WebP and GIF"
+KINDS: Mapping[str, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WebP", "gif": "GIF"}
+# How each is served. Nothing else is ever named to a browser.
+CONTENT_TYPES: Mapping[str, str] = {kind: f"image/{kind}" for kind in KINDS}
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Start-of-frame markers of JPEG; 0xC4, 0xC8 and 0xCC among them are something else.
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -39,7 +34,7 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 class Picture:
     """What the bytes of an image say of it."""
 
-    kind: str  # a key of CONTENT_TYPES
+    kind: str  # a key of KINDS
     width: int
     height: int
 
@@ -81,10 +76,12 @@ def _read(data: bytes) -> Picture:
             width = height = 0
         if width and height:
             return Picture(kind, width, height)
-        text = f"The {kind.upper()} file is cut off or broken."
+        text = f"The {KINDS[kind]} file is cut off or broken."
         raise OmniError("broken_image", text, "Choose another.")
     raise OmniError(
-        "no_image", "The file is no image that can be sent.", f"{NAMES} can."
+        "no_image",
+        "The file is no image that can be sent.",
+        f"{', '.join(KINDS.values())} can.",
     )
 
 

@@ -12,11 +12,11 @@ from typing import Any
 from django.db import transaction
 
 from chat.attachments import attachments_named, images_of, refuse_too_much
-from chat.image_lanes import refuse_untaken
+from chat.image_lanes import may_take_images, refuse_untaken
 from chat.lanes import Target, lane_add, lane_change, refuse_blind
 from chat.models import Attachment, Conversation, Lane, Message
 from chat.thread import turns_of
-from chat.transcript import request_body, title_of
+from chat.transcript import request_body, title_of, without_earlier
 from chat.voting import blind_switch, draw_again, draw_sides, forget_undecided
 from omni.errors import OmniError
 from omni.json_text import storable
@@ -214,11 +214,13 @@ def request_for(answer_id: int) -> dict[str, Any]:
         )
         history.append((question.content, given.content if given else None))
     shown = images_of(questions)
-    images = {
+    images: Mapping[int, Sequence[str]] = {
         place: shown[question.pk]
         for place, question in enumerate(questions)
         if question.pk in shown
     }
+    if images and not may_take_images(lane):
+        history, images = without_earlier(history, images)
     return request_body(
         lane.name, conversation.system_prompt, history, conversation.settings, images
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 SAMPLING = ("temperature", "top_p", "max_tokens")
+LEFT_OUT = "[An image was shown here.]"
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
 
@@ -106,6 +107,21 @@ def request_body(
     # llama.cpp's: facts that a stopped answer would otherwise end without.
     engine_extras = {"timings_per_token": True, "return_progress": True}
     return {"model": model, "messages": messages, **chosen, **extras, **engine_extras}
+
+
+def without_earlier(
+    history: Sequence[tuple[str, str | None]], images: Mapping[int, Sequence[str]]
+) -> tuple[list[tuple[str, str | None]], dict[int, Sequence[str]]]:
+    """For what takes no images: those of earlier questions give way to a word about them, so that
+    one can go on without; those of the last stay, and are refused by name."""
+    last = len(history) - 1
+    told = [
+        (f"{question}\n\n{LEFT_OUT}".strip(), answer)
+        if place in images and place != last
+        else (question, answer)
+        for place, (question, answer) in enumerate(history)
+    ]
+    return told, {last: images[last]} if last in images else {}
 
 
 def _content(texts: Sequence[str], images: Sequence[str]) -> str | list[dict[str, Any]]:

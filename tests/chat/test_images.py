@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,13 @@ from chat.attachments import attachment_add
 from chat.image_lanes import ImageLanes
 from chat.models import Attachment, Conversation, Message
 from chat.thread import thread_of
+from chat.transcript import LEFT_OUT
+from chat.turns import ONE_IMAGE_PX, fitted
+from deployments.library.reading import describe_file
+from deployments.models import Binding, Model
 from omni.errors import OmniError
 from tests.chat.pictures import HTML, SVG, ZIP, huge_png, jpeg
-from tests.vision_models import data_url, png
+from tests.vision_models import data_url, png, write_projector
 
 RAW = "application/octet-stream"
 AS_JSON = {"accept": "application/json"}
@@ -71,9 +76,9 @@ def test_it_is_told_by_its_bytes_not_by_what_it_is_called(
     [
         (b"", "The file is empty."),
         (png()[:40], "cut off or broken"),
-        (ZIP, "PNG, JPEG, WebP and GIF can"),
-        (HTML, "PNG, JPEG, WebP and GIF can"),
-        (SVG, "PNG, JPEG, WebP and GIF can"),
+        (ZIP, "PNG, JPEG, WebP, GIF can"),
+        (HTML, "PNG, JPEG, WebP, GIF can"),
+        (SVG, "PNG, JPEG, WebP, GIF can"),
         (huge_png(), "one may have 50 megapixels"),
         (png() + bytes(5 << 20), "one may have 5 MiB"),
         (bytes(settings.LARGEST_BODY_BYTES + 1), "one may have 5 MiB"),
@@ -134,11 +139,22 @@ def test_of_images_that_are_never_sent_only_the_newest_wait(chat: Conversation) 
 
 
 # --- questions ------------------------------------------------------------------------------------
+@pytest.fixture
+def sees(chat: Conversation, tmp_path: Path) -> None:
+    """What answers in the lane has a projector."""
+    path = write_projector(tmp_path / "mmproj.gguf")
+    eyes = describe_file(Model(name="mmproj", path=str(path)), path)
+    eyes.save()
+    owner = chat.lanes.get().deployment
+    Binding.objects.create(deployment=owner, role="projector", model=eyes, devices=[])
+
+
 def request_of(chat: Conversation) -> list[dict[str, Any]]:
     answer = chat.messages.filter(role="assistant").latest("pk")
     return services.request_for(answer.pk)["messages"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.usefixtures("sees")
 def test_a_question_goes_out_with_its_images_and_those_before(
     chat: Conversation,
 ) -> None:
@@ -158,6 +174,7 @@ def test_a_question_goes_out_with_its_images_and_those_before(
     ]
 
 
+@pytest.mark.usefixtures("sees")
 def test_an_image_needs_no_word(operator: Client, chat: Conversation) -> None:
     asked(chat, " ", png())
     image = {"type": "image_url", "image_url": {"url": data_url()}}
@@ -168,6 +185,7 @@ def test_an_image_needs_no_word(operator: Client, chat: Conversation) -> None:
     assert "Attached image 1: PNG, 32 × 32" in page
 
 
+@pytest.mark.usefixtures("sees")
 def test_an_edited_question_keeps_its_images(chat: Conversation) -> None:
     first = asked(chat, "What is it?", png())
     answered(chat)
@@ -179,6 +197,7 @@ def test_an_edited_question_keeps_its_images(chat: Conversation) -> None:
     assert Attachment.objects.count() == 1
 
 
+@pytest.mark.usefixtures("sees")
 def test_an_answer_is_given_again_to_the_same_images(chat: Conversation) -> None:
     asked(chat, "What is it?", png())
     before = request_of(chat)
@@ -216,6 +235,21 @@ def test_threads_leave_the_bytes_where_they_are(
         rows = thread_of(chat).rows
         assert [len(row.question.images) for row in rows] == [2, 2, 2]
     assert not any('"data"' in query["sql"] for query in asked_for.captured_queries)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ((640, 480), (320, 240)),
+        ((32, 24), (32, 24)),
+        ((4000, 1000), (320, 80)),
+        ((10_000, 1), (320, 1)),
+    ],
+)
+def test_a_large_image_is_shown_as_a_whole(
+    size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    assert fitted(*size, ONE_IMAGE_PX) == shown
 
 
 def test_an_export_names_images(operator: Client, chat: Conversation) -> None:
@@ -261,6 +295,38 @@ def test_a_page_without_vision_says_why(operator: Client, chat: Conversation) ->
     page = operator.get(f"/chat/{chat.pk}/").content.decode()
     assert "This lane takes no images, and no deployment does" in page
     assert 'type="file"' not in page
+
+
+def test_a_lane_that_takes_none_goes_on_without_earlier_images(
+    chat: Conversation,
+) -> None:
+    asked(chat, "What is it?", png())
+    answered(chat)
+    asked(chat, "And its colour?")
+    told = [message["content"] for message in request_of(chat)]
+    assert told == [f"What is it?\n\n{LEFT_OUT}", "A cat.", "And its colour?"]
+    # What is asked now is refused by name: the gateway sees the image.
+    answered(chat)
+    asked(chat, "And this?", png())
+    assert [type(message["content"]) for message in request_of(chat)][-1] is list
+
+
+@pytest.mark.usefixtures("sees")
+def test_a_page_with_vision_takes_images(operator: Client, chat: Conversation) -> None:
+    page = operator.get(f"/chat/{chat.pk}/").content.decode()
+    assert 'type="file"' in page and "data-lanes-warning" not in page
+    assert 'accept="image/png,image/jpeg,image/webp,image/gif"' in page
+    assert "At most 4 a message, each at most 5 MiB" in page
+
+
+def test_questions_about_images_are_no_benchmark(
+    operator: Client, chat: Conversation
+) -> None:
+    asked(chat, "What is it?", png())
+    answered(chat)
+    asked(chat, "Who are you?")
+    page = operator.get(f"/chat/{chat.pk}/benchmark/").content.decode()
+    assert "Who are you?" in page and "What is it?" not in page
 
 
 def test_hidden_lanes_are_not_told_apart_by_an_image(blind: Conversation) -> None:
