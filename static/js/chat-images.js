@@ -224,6 +224,8 @@ async function reason(response) {
     const { error } = await response.json();
     return `${error.text} ${error.fix}`.trim();
   } catch {
-    return `the panel answered ${response.status}.`;
+    // A proxy before the panel has a limit of its own.
+    if (response.status === 413) return "it is larger than what the panel can be sent at once.";
+    return `it was answered with ${response.status}. Reload the page and attach it again.`;
   }
 }

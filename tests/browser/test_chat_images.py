@@ -12,7 +12,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 
 from tests.browser.chats import limit, say, scripts_have_run
 from tests.browser.conftest import log_in
-from tests.browser.looks import in_four_looks
+from tests.browser.looks import in_four_looks, in_two_looks
 from tests.chat.pictures import ZIP
 from tests.panel import RunningPanel
 from tests.vision_models import Eye, png, write_projector
@@ -146,6 +146,7 @@ def test_images_are_attached_removed_sent_answered_and_kept(
 
     page.reload()
     expect(sent(page)).to_have_count(3)
+    assert not in_two_looks(page, "chat-images-thread")
     # The images go along with the next question, and an edited one keeps them.
     say(page, "And its colour?")
     expect(answer(page)).to_have_count(2)
@@ -219,3 +220,4 @@ def test_where_nothing_sees_the_button_says_why(page: Page, two: RunningPanel) -
     expect(page.locator("[data-attach-note]")).to_have_text(why)
     hand_over(page, "paste", "pasted.png", png(), "image/png")
     expect(waiting(page)).to_have_count(0)
+    assert not in_two_looks(page, "chat-images-none")
