@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET
 
 from gpus.card_facts import card_facts
 from gpus.cards import DataSheet, data_sheet
-from gpus.facts import latest_findings, latest_sample, unhidden
+from gpus.facts import known_cards, latest_findings, latest_sample, unhidden
 from gpus.history_shown import history_context
 from gpus.links import link_gbps
 from gpus.models import Device, Gpu, Host
@@ -52,10 +52,9 @@ class ShownCard:
     @property
     def label(self) -> str:
         """What charts call it: short where engines have a name for it."""
-        short = self.name.removeprefix("NVIDIA ").removesuffix(" Workstation Edition")
         if self.gpu and self.names:
-            return f"{self.names[0]} {short}"
-        return short
+            return f"{self.names[0]} {_short(self.gpu.name)}"
+        return _short(self.name)
 
     @property
     def is_stand_in(self) -> bool:
@@ -72,7 +71,12 @@ class ShownCard:
         """What its maker says of it."""
         if self.device:
             return data_sheet(self.device.description, self.memory_bytes)
-        return data_sheet(self.name, self.memory_bytes)
+        name = self.gpu.name if self.gpu else self.name
+        return data_sheet(name, self.memory_bytes)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("NVIDIA ").removesuffix(" Workstation Edition")
 
 
 def _cards(host: Host) -> list[ShownCard]:
@@ -81,10 +85,11 @@ def _cards(host: Host) -> list[ShownCard]:
     devices = [
         device for device in host.devices.select_related("gpu") if device.is_present
     ]
+    names = {card.uuid: card.shown_name for card in known_cards(host)}
     cards = [
         ShownCard(
             gpu.uuid,
-            gpu.name,
+            names.get(gpu.uuid, gpu.name),
             tuple(d.name for d in devices if d.gpu_id == gpu.pk),
             gpu=gpu,
         )
