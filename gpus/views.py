@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,10 +111,14 @@ def _cards(host: Host) -> list[ShownCard]:
 @require_GET
 def rig(request: HtmxHttpRequest) -> HttpResponse:
     host = _host()
-    # A card that comes or goes has the script take the devices out of the whole page.
-    if wants_part(request) and request.htmx.target != "cards":
-        return render(request, FINDINGS, _rig_findings(host))
     cards = _cards(host)
+    devices = _names_of(cards)
+    # The script takes the devices out of the whole page: when a card comes or goes, which frames
+    # tell it, and when engines call them something else.
+    if wants_part(request) and request.htmx.target != "cards":
+        part = render(request, FINDINGS, _rig_findings(host))
+        part["HX-Trigger"] = json.dumps({"devices": devices})
+        return part
     has_gpu = any(
         card.gpu or (card.device and card.device.kind != Device.Kind.RPC)
         for card in cards
@@ -120,10 +126,16 @@ def rig(request: HtmxHttpRequest) -> HttpResponse:
     context = {
         "host": host,
         "cards": cards,
+        "devices": devices,
         "has_gpu": has_gpu,
         **_rig_findings(host),
     }
     return render(request, "gpus/rig.html", context)
+
+
+def _names_of(cards: Sequence[ShownCard]) -> str:
+    """Changes when engines call a card by another name."""
+    return " ".join(f"{card.key}={','.join(card.names)}" for card in cards)
 
 
 def _rig_findings(host: Host) -> dict[str, Any]:
@@ -146,6 +158,8 @@ def card(request: HtmxHttpRequest, key: str) -> HttpResponse:
         )
     if wants_part(request) and request.htmx.target == "findings":
         return render(request, FINDINGS, _card_findings(host, key))
+    if wants_part(request) and request.htmx.target == "card-facts":
+        return render(request, "gpus/_card_facts.html", {"host": host, "card": found})
     if wants_part(request):
         return render(request, "gpus/_card_now.html", _now(host, found))
     context = {

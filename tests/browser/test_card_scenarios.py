@@ -152,7 +152,7 @@ SCENES = {
     "eight-cards": Scene(
         of("eight cards"),
         ("RTX 5090 (GPU 7)",),
-        ("RTX 5090 (GPU 7)", "GPU-7"),
+        ("GPU-7",),
         restarts=True,
         seen=("rig", "doctor"),
     ),
