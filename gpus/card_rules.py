@@ -138,7 +138,7 @@ def _held(
 # --- clocks and power -----------------------------------------------------------------------------
 def _clock_held(card: CardSample) -> tuple[Held, ...]:
     """The part of its data sheet's boost clock that a busy card calculates at."""
-    sheet = data_sheet(card.name, card.memory_total_bytes)
+    sheet = data_sheet(card.model or card.name, card.memory_total_bytes)
     busy = (card.utilisation_percent or 0) >= BUSY_PERCENT
     if not (busy and sheet and sheet.boost_mhz and card.clock_mhz):
         return ()

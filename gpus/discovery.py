@@ -106,7 +106,7 @@ def _save_card(host: Host, card: CardIdentity, ram_bytes: int) -> None:
     values = {
         "host": host,
         "index": card.index,
-        "name": card.shown_name,
+        "name": card.name or card.shown_name,
         "pci_bus_id": card.pci_bus_id,
         "memory_bytes": ram_bytes
         if card.has_unified_memory

@@ -165,6 +165,7 @@ WORK = {
         " two seconds longer"
     ),
     "discovery": "Looking for devices, engines and models failed",
+    "cards": "Asking the engines which cards they see failed",
     "history": "What deployments do is not kept for their charts",
     "alerts": "The agent cannot look for alerts",
     "alert_messages": "Messages of alerts cannot be sent",

@@ -31,6 +31,7 @@ from gpus.sample import (
     NvmlState,
     named,
     read_card,
+    told_apart,
     with_xid,
 )
 from gpus.slot_rules import Places, slot_findings
@@ -54,13 +55,16 @@ def seen_now(host: Host) -> Seen:
     report = look()
     known = known_cards(host)
     seen = {identity.uuid for identity in report.identities}
-    identities = named(
-        report.identities, [card for card in known if card.uuid not in seen]
-    )
+    missing = [card for card in known if card.uuid not in seen]
+    identities = told_apart(named(report.identities, missing))
     # What drivers reported before is known to who waits for it.
     lately = {sample.key: sample for sample in latest_samples(host.name)}
     samples = [
-        replace(with_xid(sample, lately.get(sample.key)), name=identity.shown_name)
+        replace(
+            with_xid(sample, lately.get(sample.key)),
+            name=identity.shown_name,
+            model=identity.model,
+        )
         for identity, sample in zip(identities, report.samples, strict=True)
     ]
     here = [identity.uuid for identity in identities]
@@ -172,7 +176,8 @@ def memory_in_use(host_name: str) -> dict[str, int]:
 
 
 def known_cards(host: Host) -> list[CardIdentity]:
-    return [
+    """All that were ever seen there, by their number."""
+    cards = [
         CardIdentity(
             index=gpu.index,
             uuid=gpu.uuid,
@@ -188,3 +193,4 @@ def known_cards(host: Host) -> list[CardIdentity]:
         )
         for gpu in host.gpus.order_by("index")
     ]
+    return told_apart(cards)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpus.charts import DEPLOYMENT, HOST, charts_of
-from gpus.models import Gpu, HistoryMark, HistorySubject, Host
+from gpus.facts import known_cards
+from gpus.models import HistoryMark, HistorySubject, Host
 from gpus.rollup import DAY_S
 
 SPANS = (
@@ -26,7 +27,7 @@ class Choice:
 
 def choices_of(host: Host) -> list[Choice]:
     """Cards first, then deployments, then the host itself."""
-    names = dict(Gpu.objects.filter(host=host).values_list("uuid", "name"))
+    names = {card.uuid: card.shown_name for card in known_cards(host)}
     rows = HistorySubject.objects.filter(host=host).only("key", "title")
     found = [_choice(row, names) for row in rows]
     order = ("Cards", "Deployments", "Host")

@@ -32,7 +32,7 @@ from gpus.nvml_fields import (
     text_of,
     watts,
 )
-from gpus.sample import CardIdentity, CardSample, NvmlReport, NvmlState
+from gpus.sample import CardIdentity, CardSample, NvmlReport, NvmlState, told_apart
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ class Card:
         known: dict[str, Any] = {
             "key": self.key,
             "name": self.identity.shown_name,
+            "model": self.identity.model,
             "memory_total_bytes": self.identity.memory_total_bytes,
             "has_unified_memory": self.identity.has_unified_memory,
         }
@@ -179,6 +180,7 @@ class Nvml:
                 Card(index, SLOW_EVERY_S * (index + 1) / count)
                 for index in range(count)
             ]
+            self._tell_apart()
         except (pynvml.NVMLError, CardFailed) as error:
             code = int(getattr(error, "value", pynvml.NVML_ERROR_UNKNOWN))
             unknown = ("error", f"NVML does not start: {error}.", "")
@@ -219,6 +221,11 @@ class Nvml:
                 card.identity = replace(
                     known, state=card.identity.state, error=card.identity.error
                 )
+        self._tell_apart()
+
+    def _tell_apart(self) -> None:
+        for card, identity in zip(self.cards, told_apart(self.identities), strict=True):
+            card.identity = identity
 
     def sample(
         self, now_s: float, *, with_links: bool = False

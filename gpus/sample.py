@@ -6,6 +6,7 @@ None is what nobody can know here; it is never replaced by a zero.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
@@ -39,10 +40,20 @@ class CardIdentity:
     tflops: float | None = None
     state: CardState = "ok"
     error: str = ""
+    # Another card of this host has the same name.
+    is_one_of_several: bool = False
 
     @property
     def shown_name(self) -> str:
-        return self.name or f"GPU {self.index}"
+        number = f"GPU {self.index}"
+        if self.is_one_of_several:
+            return f"{self.name} ({number})"
+        return self.name or number
+
+    @property
+    def model(self) -> str | None:
+        """What its maker calls it, where the name that is shown says more."""
+        return self.name if self.is_one_of_several else None
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,8 @@ class CardSample:
     state: CardState = "ok"
     error: str = ""
     is_stand_in: bool = False
+    # What its maker calls it, where `name` has a number beside that.
+    model: str | None = None
     # --- memory and use
     memory_used_bytes: int | None = None
     memory_total_bytes: int | None = None
@@ -361,6 +374,12 @@ def named(
             left.remove(found)
         result.append(_as_known(identity, found) if found else identity)
     return result
+
+
+def told_apart(cards: Sequence[CardIdentity]) -> list[CardIdentity]:
+    """The cards of one host; those that share a name are marked as such."""
+    times = Counter(card.name for card in cards if card.name)
+    return [replace(card, is_one_of_several=times[card.name] > 1) for card in cards]
 
 
 def _same(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from django.views.decorators.http import require_GET
 
 from gpus.card_facts import card_facts
 from gpus.cards import DataSheet, data_sheet
-from gpus.facts import latest_findings, latest_sample, unhidden
+from gpus.facts import known_cards, latest_findings, latest_sample, unhidden
 from gpus.history_shown import history_context
 from gpus.links import link_gbps
 from gpus.models import Device, Gpu, Host
@@ -52,10 +54,9 @@ class ShownCard:
     @property
     def label(self) -> str:
         """What charts call it: short where engines have a name for it."""
-        short = self.name.removeprefix("NVIDIA ").removesuffix(" Workstation Edition")
         if self.gpu and self.names:
-            return f"{self.names[0]} {short}"
-        return short
+            return f"{self.names[0]} {_short(self.gpu.name)}"
+        return _short(self.name)
 
     @property
     def is_stand_in(self) -> bool:
@@ -72,7 +73,12 @@ class ShownCard:
         """What its maker says of it."""
         if self.device:
             return data_sheet(self.device.description, self.memory_bytes)
-        return data_sheet(self.name, self.memory_bytes)
+        name = self.gpu.name if self.gpu else self.name
+        return data_sheet(name, self.memory_bytes)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("NVIDIA ").removesuffix(" Workstation Edition")
 
 
 def _cards(host: Host) -> list[ShownCard]:
@@ -81,10 +87,11 @@ def _cards(host: Host) -> list[ShownCard]:
     devices = [
         device for device in host.devices.select_related("gpu") if device.is_present
     ]
+    names = {card.uuid: card.shown_name for card in known_cards(host)}
     cards = [
         ShownCard(
             gpu.uuid,
-            gpu.name,
+            names.get(gpu.uuid, gpu.name),
             tuple(d.name for d in devices if d.gpu_id == gpu.pk),
             gpu=gpu,
         )
@@ -104,10 +111,14 @@ def _cards(host: Host) -> list[ShownCard]:
 @require_GET
 def rig(request: HtmxHttpRequest) -> HttpResponse:
     host = _host()
-    # A card that comes or goes has the script take the devices out of the whole page.
-    if wants_part(request) and request.htmx.target != "cards":
-        return render(request, FINDINGS, _rig_findings(host))
     cards = _cards(host)
+    devices = _names_of(cards)
+    # The script takes the devices out of the whole page: when a card comes or goes, which frames
+    # tell it, and when engines call them something else.
+    if wants_part(request) and request.htmx.target != "cards":
+        part = render(request, FINDINGS, _rig_findings(host))
+        part["HX-Trigger"] = json.dumps({"devices": devices})
+        return part
     has_gpu = any(
         card.gpu or (card.device and card.device.kind != Device.Kind.RPC)
         for card in cards
@@ -115,10 +126,16 @@ def rig(request: HtmxHttpRequest) -> HttpResponse:
     context = {
         "host": host,
         "cards": cards,
+        "devices": devices,
         "has_gpu": has_gpu,
         **_rig_findings(host),
     }
     return render(request, "gpus/rig.html", context)
+
+
+def _names_of(cards: Sequence[ShownCard]) -> str:
+    """Changes when engines call a card by another name."""
+    return " ".join(f"{card.key}={','.join(card.names)}" for card in cards)
 
 
 def _rig_findings(host: Host) -> dict[str, Any]:
@@ -141,6 +158,8 @@ def card(request: HtmxHttpRequest, key: str) -> HttpResponse:
         )
     if wants_part(request) and request.htmx.target == "findings":
         return render(request, FINDINGS, _card_findings(host, key))
+    if wants_part(request) and request.htmx.target == "card-facts":
+        return render(request, "gpus/_card_facts.html", {"host": host, "card": found})
     if wants_part(request):
         return render(request, "gpus/_card_now.html", _now(host, found))
     context = {

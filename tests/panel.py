@@ -58,6 +58,28 @@ def arguments(process: psutil.Process) -> list[str]:
         return []
 
 
+def start_that_ends(env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """What a start says that is refused for something in its environment."""
+    argv = [
+        sys.executable,
+        "manage.py",
+        "up",
+        "--no-browser",
+        "--port",
+        str(free_port()),
+        "--gateway-processes",
+        "0",
+    ]
+    return subprocess.run(
+        argv,
+        env={**os.environ, **env},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 class RunningPanel:
     """`manage.py up` with its own OMNI_HOME and port; use as `start()` … `stop()`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -99,6 +99,8 @@ class DeviceFacts:
     kind: str = "cpu"
     total_bytes: int | None = None
     free_bytes: int | None = None
+    # What is added here meets no fact that somebody gives by its place.
+    _: KW_ONLY
     endpoint: str = ""
     gpu_uuid: str = ""
     is_stand_in: bool = False

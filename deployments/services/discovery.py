@@ -84,18 +84,25 @@ def discover_engines(host: Host) -> list[Engine]:
                 host, path, flavour=flavour or found_flavour(str(path)) or USUAL_FLAVOUR
             )
     engines = list(Engine.objects.filter(host=host))
-    again = _has_unlisted_cards(host)
+    again = bool(unlisted_cards(host))
     for engine in engines:
         refresh_engine(engine, again=again and not engine.is_external)
     return engines
 
 
-def _has_unlisted_cards(host: Host) -> bool:
-    """Whether cards are there that no engine listed: it may have been asked before the driver
-    was."""
+def unlisted_cards(host: Host) -> frozenset[str]:
+    """UUIDs of the cards that are there and that no engine listed: it may have been asked before
+    the driver was, or the card."""
     here = host.gpus.filter(state=Gpu.State.OK)
     listed = host.devices.filter(is_present=True, gpu__isnull=False)
-    return here.exclude(pk__in=listed.values("gpu")).exists()
+    unlisted = here.exclude(pk__in=listed.values("gpu"))
+    return frozenset(unlisted.values_list("uuid", flat=True))
+
+
+def ask_engines_again(host: Host) -> None:
+    """What devices they see now; models are not looked for."""
+    with settings.OMNI_HOME.one_at_a_time("discovery"):
+        discover_engines(host)
 
 
 def register_engine(

@@ -16,7 +16,13 @@ from django.conf import settings
 from deployments.announce import library_changed
 from deployments.library.keeper import LibraryKeeper
 from deployments.services.alert_sending import send_due
-from deployments.services.discovery import discover, ensure_devices, local_host
+from deployments.services.discovery import (
+    ask_engines_again,
+    discover,
+    ensure_devices,
+    local_host,
+    unlisted_cards,
+)
 from deployments.services.fitting import keep_ram_measured
 from deployments.services.load_history import LoadHistory
 from deployments.services.stored_plans import keep_plans_current
@@ -41,6 +47,7 @@ SAMPLER_LONGEST_DELAY_S = 30.0
 SAMPLER_STABLE_AFTER_S = 30.0
 STOP_TIMEOUT_S = 3.0
 DISCOVERY_RETRY_S = 10.0
+CARDS_LOOK_S = 5.0
 # Soon after a start the machine gets quiet; later it is looked at now and then.
 RAM_FIRST_LOOK_S = 5.0
 RAM_LOOK_S = 60.0
@@ -74,6 +81,7 @@ def start_agent_loops() -> None:
         _sampler_loop,
         _broker_loop,
         _history_loop,
+        _cards_loop,
     ):
         thread = threading.Thread(
             target=target, name=target.__name__.strip("_"), daemon=True
@@ -214,6 +222,21 @@ def _keep_predicting() -> None:
                 measured += 1
                 rest_s = backoff_s(measured, RAM_LOOK_S, RAM_LONGEST_REST_S)
                 due_s = time.monotonic() + rest_s
+
+
+def _cards_loop() -> None:
+    """A card or a driver that came after the start: engines are asked again what they see, once
+    for each card that none of them lists."""
+    asked: frozenset[str] = frozenset()
+    while not _stopping.wait(CARDS_LOOK_S):
+        if _is_the_agent.is_set():
+            with recording_problems("cards"):
+                unlisted = unlisted_cards(local_host())
+                if unlisted - asked:
+                    ask_engines_again(local_host())
+                    nudge()
+                asked = unlisted
+        let_go()
 
 
 def _broker_loop() -> None:

@@ -35,6 +35,7 @@ from deployments.alerts.watch import Facts, Key, firing, look
 from deployments.models import Deployment, GatewayRequest
 from deployments.services.alert_sending import prune_deliveries
 from deployments.services.alerting import firing_keys, prune_alerts, record, rules_now
+from gpus.facts import known_cards
 from gpus.models import Gpu, Host
 from gpus.recent import LastFrame
 from gpus.telemetry import AGENT_SILENT_AFTER
@@ -149,13 +150,17 @@ class AlertWatch:
 
     # --- rows -------------------------------------------------------------------------------------
     def _read_rows(self) -> Rows:
-        fields = ("uuid", "name", "state", "error")
+        names = {card.uuid: card.shown_name for card in known_cards(self.host)}
+        fields = ("uuid", "state", "error")
         cards = Gpu.objects.filter(host=self.host).values_list(*fields)
         deployments = self.host.deployments.filter(is_deleting=False, trial_of=None)
         hosts = Host.objects.exclude(pk=self.host.pk).exclude(agent_seen_at=None)
         return Rows(
             rules_now(),
-            tuple(KnownCard(*card) for card in cards),
+            tuple(
+                KnownCard(uuid, names.get(uuid, uuid), state, error)
+                for uuid, state, error in cards
+            ),
             tuple(
                 _deployment_facts(row)
                 for row in deployments.prefetch_related("instances")

@@ -65,14 +65,15 @@ const label = (key) => cardOf(key)?.dataset.label ?? key;
 function chartOf(figure, present) {
   const { metric, max } = figure.dataset;
   const known = charts.get(metric);
-  if (known?.names === present.join()) return known.chart;
+  const names = present.map(label);
+  if (known?.names === names.join()) return known.chart;
   known?.chart.remove();
   const options = {
     max: max ? Number(max) : undefined,
     colours: present.map((key) => keys.indexOf(key)),
   };
-  const chart = new Chart(figure.querySelector(".plot"), present.map(label), options);
-  charts.set(metric, { chart, names: present.join() });
+  const chart = new Chart(figure.querySelector(".plot"), names, options);
+  charts.set(metric, { chart, names: names.join() });
   return chart;
 }
 
@@ -194,9 +195,18 @@ function refreshCards(frame) {
   else if (refreshes < REFRESHES && Date.now() - refreshedAt > REFRESH_MS) {
     refreshes += 1;
     refreshedAt = Date.now();
-    htmx.ajax("GET", location.pathname, { target: "#cards", select: "#cards", swap: "outerHTML" });
+    redrawCards();
   }
 }
+
+function redrawCards() {
+  htmx.ajax("GET", location.pathname, { target: "#cards", select: "#cards", swap: "outerHTML" });
+}
+
+// What engines call the cards stands in no frame: the findings' answer tells it.
+document.body.addEventListener("devices", ({ detail }) => {
+  if (detail.value !== document.getElementById("cards").dataset.devices) redrawCards();
+});
 
 connect("/ws/telemetry/", {
   message: receive,

@@ -34,6 +34,8 @@ expect.set_options(timeout=PATIENCE_S * 1000)
 def chromium_path() -> str:
     for name in (
         os.environ.get("OMNI_TEST_CHROMIUM", ""),
+        # The same without windows: half of the processor's time for a page.
+        "chromium-headless-shell",
         "chromium",
         "google-chrome",
         "chromium-browser",

@@ -181,10 +181,21 @@ def test_what_is_as_it_ought_to_be_is_no_finding(changes: dict[str, Any]) -> Non
     assert card_findings(card(**changes)) == []
 
 
-def test_a_power_limit_that_is_reached_holds_the_clock_down() -> None:
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("NVIDIA GeForce RTX 5090", None),
+        # Two of them: the data sheet goes by what its maker calls it.
+        ("NVIDIA GeForce RTX 5090 (GPU 1)", "NVIDIA GeForce RTX 5090"),
+    ],
+)
+def test_a_power_limit_that_is_reached_holds_the_clock_down(
+    name: str, model: str | None
+) -> None:
     low, found = card_findings(
         card(
-            name="NVIDIA GeForce RTX 5090",
+            name=name,
+            model=model,
             throttle=("power limit",),
             power_limit_watts=400.0,
             power_limit_default_watts=575.0,

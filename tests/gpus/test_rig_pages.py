@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from gpus.discovery import register_engine_devices, save_rig
 from gpus.facts import seen_now
-from gpus.models import Gpu, HistorySubject, Host
+from gpus.models import Device, Gpu, HistorySubject, Host
 from gpus.recent import RecentWriter
 from gpus.sample import CardIdentity, CardSample, HostSample, NvmlState, Sample
 from gpus.sampler import Sampler
@@ -205,6 +205,31 @@ def test_findings_of_a_page_are_fetched_alone(
     asked = {"HX-Request": "true", "HX-Target": "findings"}
     part = viewer.get(path, headers=asked).content.decode()
     assert "RTX 5090 is lost" in part and "<h1" not in part and "card-now" not in part
+
+
+def test_rig_when_engines_call_a_card_something_else_tells_the_script(
+    viewer: Client, host: Host
+) -> None:
+    save_rig(host, NvmlState("ok"), (SMALL,))
+    asked = {"HX-Request": "true", "HX-Target": "findings"}
+
+    def told() -> str:
+        return json.loads(viewer.get("/rig/", headers=asked)["HX-Trigger"])["devices"]
+
+    assert told() == "GPU-5090="
+    gpu = Gpu.objects.get(uuid="GPU-5090")
+    Device.objects.create(host=host, name="CUDA0", kind="cuda", gpu=gpu)
+    assert told() == "GPU-5090=CUDA0"
+    page = viewer.get("/rig/").content.decode()
+    assert 'data-devices="GPU-5090=CUDA0"' in page
+
+
+def test_facts_of_a_card_are_fetched_alone(viewer: Client, host: Host) -> None:
+    save_rig(host, NvmlState("ok"), (SMALL,))
+    asked = {"HX-Request": "true", "HX-Target": "card-facts"}
+    part = viewer.get("/cards/GPU-5090/", headers=asked).content.decode()
+    assert "no engine sees it" in part and "GPU-5090" in part
+    assert "<h1" not in part and "card-now" not in part
 
 
 @pytest.mark.parametrize("path", ["/cards/GPU-NOBODY/", "/cards/%3Cscript%3E/"])

@@ -33,7 +33,8 @@ from omni.launcher import (
     run_to_its_end,
     valkey_server,
 )
-from tests.helpers import free_port, wait_until
+from tests.helpers import wait_until
+from tests.panel import start_that_ends
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("unfold.admin", "omni.administration", "daphne", "twisted", "deployments.web")
@@ -227,24 +228,8 @@ def test_the_end_by_a_signal_is_told_from_an_exit_code() -> None:
 def test_a_wrong_environment_variable_ends_the_start_with_one_line(
     tmp_path: Path,
 ) -> None:
-    env = {
-        **os.environ,
-        "OMNI_HOME": str(tmp_path / "home"),
-        "OMNI_TELEMETRY_HZ": "often",
-    }
-    argv = [
-        sys.executable,
-        "manage.py",
-        "up",
-        "--no-browser",
-        "--port",
-        str(free_port()),
-        "--gateway-processes",
-        "0",
-    ]
-    done = subprocess.run(
-        argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    home = str(tmp_path / "home")
+    done = start_that_ends({"OMNI_HOME": home, "OMNI_TELEMETRY_HZ": "often"})
     assert done.returncode == 1
     assert done.stderr == "OMNI_TELEMETRY_HZ is 'often'; use a whole number.\n"
     assert done.stdout.endswith("Stopping …\nStopped.\n")

@@ -22,10 +22,22 @@ MIB = 1 << 20
 # Data sheets: GDDR7 at 28 Gbit/s × 512 bits; FP32 at boost clock; PCIe 5.0 and 4.0 × 16. RAM as the
 # owner measured it.
 RTX_PRO_6000 = DeviceFacts(
-    "CUDA0", "cuda", 97887 * MIB, None, "", "GPU-pro", False, 1792, 63.0, 125
+    "CUDA0",
+    "cuda",
+    97887 * MIB,
+    gpu_uuid="GPU-pro",
+    bandwidth_gbps=1792,
+    link_gbps=63.0,
+    tflops=125,
 )
 RTX_5090 = DeviceFacts(
-    "CUDA1", "cuda", 32607 * MIB, None, "", "GPU-5090", False, 1792, 31.5, 104.8
+    "CUDA1",
+    "cuda",
+    32607 * MIB,
+    gpu_uuid="GPU-5090",
+    bandwidth_gbps=1792,
+    link_gbps=31.5,
+    tflops=104.8,
 )
 CPU = DeviceFacts("CPU", "cpu", 384 << 30, None, bandwidth_gbps=236, tflops=32 * 0.055)
 OWNERS_RIG = (RTX_PRO_6000, RTX_5090, CPU)

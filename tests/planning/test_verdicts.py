@@ -219,7 +219,9 @@ def test_another_card_of_the_host_is_named_where_it_would_do(
 
 def test_a_device_with_nothing_free_holds_nothing(real_flags: frozenset[str]) -> None:
     """Nothing free is known; it is no size that nobody knows."""
-    full = DeviceFacts("RPC0", "rpc", 8 * GIB, 0, "127.0.0.1:1", is_stand_in=True)
+    full = DeviceFacts(
+        "RPC0", "rpc", 8 * GIB, 0, endpoint="127.0.0.1:1", is_stand_in=True
+    )
     found = plan(
         "independent",
         {"model": member(smollm2(), full)},

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -12,8 +9,7 @@ import pytest
 from django.core.management import CommandError
 
 from omni.management.commands.prepare import refuse_weak_password
-from tests.helpers import free_port
-from tests.panel import PASSWORD, ROOT, RunningPanel, arguments
+from tests.panel import PASSWORD, RunningPanel, arguments, start_that_ends
 
 SECRETS = {
     "HF_TOKEN": "hf_a_token_that_is_secret",
@@ -87,23 +83,7 @@ def test_a_weak_first_password_is_no_password(password: str) -> None:
 
 
 def test_a_weak_first_password_is_told_at_the_start(tmp_path: Path) -> None:
-    env = {
-        **os.environ,
-        "OMNI_HOME": str(tmp_path / "home"),
-        "OMNI_ADMIN_PASSWORD": "a",
-    }
-    argv = [
-        sys.executable,
-        "manage.py",
-        "up",
-        "--no-browser",
-        "--port",
-        str(free_port()),
-        "--gateway-processes",
-        "0",
-    ]
-    done = subprocess.run(
-        argv, env=env, capture_output=True, text=True, timeout=100, cwd=ROOT
-    )
+    home = str(tmp_path / "home")
+    done = start_that_ends({"OMNI_HOME": home, "OMNI_ADMIN_PASSWORD": "a"})
     assert done.returncode == 1 and "This password is too short" in done.stderr
     assert "Traceback" not in done.stderr

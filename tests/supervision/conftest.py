@@ -17,7 +17,7 @@ from deployments.library.folders import scan
 from deployments.models import Deployment, Engine, Instance, LibraryFolder, Model
 from deployments.planning.launch_facts import LaunchFacts
 from deployments.planning.plan import PORT, InstancePlan, Plan, Verdict
-from deployments.services.deployments import deployment_create
+from deployments.services.deployments import deployment_create, deployment_start
 from deployments.services.discovery import discover_engines, local_host
 from deployments.supervision import launch, process
 from deployments.supervision.decision import Limits
@@ -25,6 +25,7 @@ from deployments.supervision.host_agent import HostAgent, Planner
 from deployments.supervision.process import Record
 from gpus.models import Device, Host
 from tests.deployments.gguf_corpus import smollm2
+from tests.deployments.gguf_models import tiny, write_tiny
 from tests.helpers import free_ports, wait_until
 
 FAKE = Path(__file__).resolve().parent.parent / "fakes" / "engine.py"
@@ -100,6 +101,24 @@ def deployment(engine: Engine, model: Model) -> Deployment:
         members={"model": (model, ["CPU"])},
         settings={"context": 512, "threads": 1},
     )
+
+
+@pytest.fixture
+def tiny_served(engine: Engine, ticker: Ticker, tmp_path: Path) -> Path:
+    """The file of a tiny model, which is ready as deployment `served`."""
+    path = write_tiny(tmp_path / "served.gguf", tiny("llama"))
+    LibraryFolder.objects.create(path=str(tmp_path))
+    scan()
+    made = deployment_create(
+        name="served",
+        strategy="independent",
+        engine=engine,
+        members={"model": (Model.objects.get(path=str(path)), ["CPU"])},
+        settings={"context": 512, "threads": 1},
+    )
+    deployment_start(deployment=made)
+    ticker.until_state("ready", 40)
+    return path
 
 
 class Ticker:

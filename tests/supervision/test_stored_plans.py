@@ -13,17 +13,13 @@ from deployments.models import (
     Deployment,
     Engine,
     Instance,
-    LibraryFolder,
-    Model,
     StoredPlan,
 )
 from deployments.services.deployments import (
     deployment_change,
-    deployment_create,
     deployment_start,
 )
 from deployments.services.stored_plans import keep_plans_current
-from tests.deployments.gguf_models import tiny, write_tiny
 from tests.deployments.planning_counted import Planner
 from tests.supervision.conftest import Ticker
 
@@ -100,23 +96,11 @@ def test_after_a_change_the_old_process_is_of_the_old_plan_and_the_new_one_of_th
 
 
 def test_a_crash_after_the_file_was_moved_and_the_engine_replaced_takes_both_as_they_are(
-    engine: Engine, ticker: Ticker, tmp_path: Path, planner: Planner
+    planner: Planner, tiny_served: Path, ticker: Ticker
 ) -> None:
-    path = write_tiny(tmp_path / "served.gguf", tiny("llama"))
-    LibraryFolder.objects.create(path=str(tmp_path))
-    scan()
-    made = deployment_create(
-        name="served",
-        strategy="independent",
-        engine=engine,
-        members={"model": (Model.objects.get(path=str(path)), ["CPU"])},
-        settings={"context": 512, "threads": 1},
-    )
-    deployment_start(deployment=made)
-    ticker.until_state("ready", 40)
     planner.since()
-    moved = tmp_path / "moved.gguf"
-    path.rename(moved)
+    moved = tiny_served.with_name("moved.gguf")
+    tiny_served.rename(moved)
     scan()
     Engine.objects.update(build="another build")
     assert str(moved) in killed(ticker).argv

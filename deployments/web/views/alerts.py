@@ -32,6 +32,9 @@ from omni.htmx import HtmxHttpRequest, is_htmx, render_page_or_part
 
 PAGE_SIZE = 25
 DELIVERIES_SHOWN = 20
+CHANNEL_LEAD = (
+    "The panel itself asks this address for each alert: name one that you know."
+)
 
 
 @require_GET
@@ -87,7 +90,8 @@ def rule(request: HtmxHttpRequest, code: str) -> HttpResponse:
         else:
             messages.success(request, f"{found.title} is changed.")
             return redirect("deployments:alerts")
-    return render(request, "deployments/alert_rule.html", {"form": form, "rule": found})
+    context = {"form": form, "name": found.title, "lead": found.watches}
+    return render(request, "deployments/alert_rule.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -103,7 +107,8 @@ def channel_add(request: HtmxHttpRequest) -> HttpResponse:
         else:
             messages.success(request, f"{made.name} is added. Send a test by it.")
             return redirect("deployments:alerts")
-    return render(request, "deployments/alert_channel.html", {"form": form})
+    context = {"form": form, "name": "New channel", "lead": CHANNEL_LEAD}
+    return render(request, "deployments/alert_channel.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -120,7 +125,7 @@ def channel(request: HtmxHttpRequest, name: str) -> HttpResponse:
         else:
             messages.success(request, f"{found.name} is changed.")
             return redirect("deployments:alerts")
-    context = {"form": form, "channel": found}
+    context = {"form": form, "name": found.name, "lead": CHANNEL_LEAD}
     return render(request, "deployments/alert_channel.html", context)
 
 
