@@ -34,7 +34,12 @@ def _version(conversation_id: int) -> str:
 
 
 async def send(conversation_id: int, content: Mapping[str, Any]) -> Reply:
-    return await _generate(conversation_id, services.question_send, text=_text(content))
+    return await _generate(
+        conversation_id,
+        services.question_send,
+        text=_text(content),
+        attachments=_attachments(content),
+    )
 
 
 async def edit(conversation_id: int, content: Mapping[str, Any]) -> Reply:
@@ -205,6 +210,15 @@ def _ending(conversation_id: int) -> dict[str, Any]:
 
 def _text(content: Mapping[str, Any]) -> str:
     return str(content.get("text", ""))
+
+
+def _attachments(content: Mapping[str, Any]) -> list[int]:
+    found = content.get("attachments")
+    return [
+        number
+        for each in (found if isinstance(found, list) else ())
+        if isinstance(each, int) and (number := whole_number(each)) is not None
+    ]
 
 
 def _message(content: Mapping[str, Any]) -> int:

@@ -43,12 +43,16 @@ def benchmark(request: HtmxHttpRequest, pk: int) -> HttpResponse:
 
 
 def _questions(conversation: Conversation, length: int) -> list[dict[str, Any]]:
-    """Each by itself and once: what was answered before it is not sent along."""
+    """Each by itself and once: what was answered before it is not sent along. Benchmarks have no
+    images: a question about one is left out."""
     asked = conversation.messages.filter(lane=None).only(
         "content", "parent", "lane", "is_active"
     )
-    turns = active_turns(list(asked), [])
-    texts = dict.fromkeys(turn.question.message.content for turn in turns)
+    turns = active_turns(list(asked.prefetch_related("attachments")), [])
+    questions = [turn.question.message for turn in turns]
+    texts = dict.fromkeys(
+        question.content for question in questions if not question.attachments.all()
+    )
     system = conversation.system_prompt
     before = [{"role": "system", "content": system}] if system.strip() else []
     return [

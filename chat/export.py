@@ -6,11 +6,14 @@ What the page hides until the vote is not in the file either.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from chat.models import Ballot, Message
+from chat.models import Attachment, Ballot, Message
+from chat.pictures import CONTENT_TYPES
 from chat.thread import Thread
 from chat.turns import Entry, Row
+from omni.units import bytes_text
 
 FIGURES = (
     "ttft_ms",
@@ -48,7 +51,11 @@ def as_markdown(thread: Thread) -> str:
     if document["system_prompt"]:
         lines += ["## System prompt", "", document["system_prompt"], ""]
     for number, turn in enumerate(document["turns"], 1):
-        lines += [f"## Question {number}", "", turn["question"], ""]
+        lines += [f"## Question {number}", ""]
+        lines += _with_blank(
+            _image_text(*each) for each in enumerate(turn["images"], 1)
+        )
+        lines += _with_blank(filter(None, [turn["question"]]))
         for answer in turn["answers"]:
             lines += [f"### {_heading(answer)}", "", answer["text"], ""]
             lines += _remarks(answer)
@@ -61,10 +68,22 @@ def as_markdown(thread: Thread) -> str:
 def _turn(row: Row) -> dict[str, Any]:
     return {
         "question": row.question.message.content,
+        "images": [_image(each.attachment) for each in row.question.images],
         "asked_at": row.question.message.created_at.isoformat(),
         "hidden": row.is_hidden,
         "answers": [_answer(entry) for entry in row.entries],
         "vote": _vote(row.ballot) if row.ballot and row.ballot.verdict else None,
+    }
+
+
+def _image(attachment: Attachment) -> dict[str, Any]:
+    """What it is, without its bytes."""
+    return {
+        "type": CONTENT_TYPES[attachment.kind],
+        "width": attachment.width,
+        "height": attachment.height,
+        "size_bytes": attachment.size_bytes,
+        "sha256": attachment.sha256,
     }
 
 
@@ -115,7 +134,17 @@ def _remarks(answer: dict[str, Any]) -> list[str]:
     known = [f"{n} {figures[n]:g}" for n in FIGURES[:-1] if figures.get(n) is not None]
     if known:
         remarks.append(", ".join(known))
-    return [line for remark in remarks for line in (f"*{remark.strip()}*", "")]
+    return _with_blank(f"*{remark.strip()}*" for remark in remarks)
+
+
+def _with_blank(lines: Iterable[str]) -> list[str]:
+    """A paragraph each."""
+    return [part for line in lines for part in (line, "")]
+
+
+def _image_text(number: int, image: dict[str, Any]) -> str:
+    size = f"{image['width']} × {image['height']}, {bytes_text(image['size_bytes'])}"
+    return f"*Image {number}: {image['type']}, {size}, sha256 {image['sha256']}*"
 
 
 def _vote_text(vote: dict[str, Any]) -> str:

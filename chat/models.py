@@ -6,6 +6,7 @@ from django.conf import settings as django_settings
 from django.db import models
 from django.db.models import Q
 
+from chat.pictures import KINDS
 from deployments.models import Deployment, Route
 from deployments.strategies import strategy_title
 from omni.roles.rights import CHAT, declared
@@ -185,6 +186,48 @@ class Message(models.Model):
             return None
         ended = self.finished_at.timestamp()
         return ended - self.duration_ms / 1000, ended
+
+
+class AttachmentManager(models.Manager["Attachment"]):
+    """The bytes stay in the database until somebody asks for them: threads show many images."""
+
+    def get_queryset(self) -> models.QuerySet[Attachment]:
+        return super().get_queryset().defer("data")
+
+
+class Attachment(models.Model):
+    """An image of a conversation. Until its question is sent it has no message; a question that was
+    edited has those of its earlier version."""
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="attachments"
+    )
+    messages = models.ManyToManyField(Message, related_name="attachments")
+    kind = models.CharField(
+        max_length=4, choices=list(KINDS.items()), help_text="by its own bytes"
+    )
+    width = models.PositiveIntegerField(help_text="in pixels")
+    height = models.PositiveIntegerField(help_text="in pixels")
+    size_bytes = models.PositiveIntegerField()
+    sha256 = models.CharField(max_length=64)
+    data = models.BinaryField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = AttachmentManager()
+
+    class Meta:
+        ordering = ("id",)
+        # What follows relations, a deletion too, leaves the bytes where they are as well.
+        base_manager_name = "objects"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind__in=list(KINDS)),
+                name="attachment_kind_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{KINDS[self.kind]}, {self.width} × {self.height}"
 
 
 class Contestant(models.Model):

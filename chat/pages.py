@@ -9,9 +9,11 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
 from chat.forms import SettingsForm
+from chat.image_lanes import image_lanes
 from chat.lanes import choices_for, lanes_of, sharing
 from chat.listing import by_day, find
 from chat.models import MOST_LANES, Conversation, Lane
+from chat.pictures import CONTENT_TYPES, LARGEST_IMAGE_BYTES, MOST_IMAGES
 from chat.thread import SIDES, thread_of
 from chat.voting import LANES_OF_A_BALLOT
 from deployments.states import InstanceState
@@ -82,10 +84,17 @@ def _answers(lane: Lane) -> bool:
 def page_context(
     request: HtmxHttpRequest, conversation: Conversation, form: SettingsForm
 ) -> dict[str, Any]:
+    lanes = lanes_context(conversation)
     return {
         **list_context(request),
         **thread_context(conversation),
-        **lanes_context(conversation),
+        **lanes,
+        "images": {
+            "lanes": image_lanes(conversation, lanes["lanes"]),
+            "most": MOST_IMAGES,
+            "largest_bytes": LARGEST_IMAGE_BYTES,
+            "accept": ",".join(CONTENT_TYPES.values()),
+        },
         "form": form,
         "current": conversation.pk,
     }

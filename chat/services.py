@@ -11,16 +11,20 @@ from typing import Any
 
 from django.db import transaction
 
+from chat.attachments import attachments_named, images_of, refuse_too_much
+from chat.image_lanes import may_take_images, refuse_untaken
 from chat.lanes import Target, lane_add, lane_change, refuse_blind
-from chat.models import Conversation, Lane, Message
+from chat.models import Attachment, Conversation, Lane, Message
 from chat.thread import turns_of
-from chat.transcript import request_body, title_of
+from chat.transcript import request_body, title_of, without_earlier
 from chat.voting import blind_switch, draw_again, draw_sides, forget_undecided
 from omni.errors import OmniError
 from omni.json_text import storable
 from omni.roles.rights import CHAT, require
 
 LONGEST_QUESTION = 400_000
+# Of a chat that begins with an image and no word.
+UNTITLED = "About an image"
 
 
 @transaction.atomic
@@ -90,30 +94,42 @@ def conversation_delete(*, conversation: Conversation) -> None:
 
 
 @transaction.atomic
-def question_send(*, conversation: Conversation, text: str) -> list[int]:
-    """Adds a question and an answer to come for every lane; returns the ids of those answers."""
+def question_send(
+    *, conversation: Conversation, text: str, attachments: Sequence[int] = ()
+) -> list[int]:
+    """Adds a question and an answer to come for every lane; returns the ids of those answers.
+
+    `attachments` are images that were added before (chat.attachments).
+    """
     require(conversation.owner, CHAT)
-    text = _checked(conversation, text)
+    images = attachments_named(conversation, attachments)
+    text = _checked(conversation, text, images)
     turns = turns_of(conversation)
     before = turns[-1].question.message if turns else None
+    refuse_too_much([turn.question.message for turn in turns], images)
+    if images and conversation.is_blind:
+        refuse_untaken(conversation)
     if not conversation.title:
-        conversation.title = title_of(text)
+        conversation.title = title_of(text) or UNTITLED
     conversation.save(update_fields=["title", "changed_at"])
-    return _ask(conversation, text, before)
+    return _ask(conversation, text, before, images)
 
 
 @transaction.atomic
 def question_edit(
     *, conversation: Conversation, message_id: int, text: str
 ) -> list[int]:
-    """Asks the last question in other words; what was there stays as an earlier version."""
+    """Asks the last question in other words, with the same images; what was there stays as an
+    earlier version."""
     require(conversation.owner, CHAT)
-    text = _checked(conversation, text)
     turns = turns_of(conversation)
     if not turns or turns[-1].question.message.pk != message_id:
         raise OmniError("not_the_last", "Only the last question can be edited.")
+    edited = turns[-1].question.message
+    images = list(edited.attachments.all())
+    text = _checked(conversation, text, images)
     conversation.save(update_fields=["changed_at"])
-    return _ask(conversation, text, turns[-1].question.message.parent)
+    return _ask(conversation, text, edited.parent, images)
 
 
 @transaction.atomic
@@ -186,8 +202,10 @@ def request_for(answer_id: int) -> dict[str, Any]:
     lane = answer.lane
     assert lane is not None  # a constraint of the table
     history: list[tuple[str, str | None]] = []
+    questions: list[Message] = []
     for turn in turns_of(conversation):
         question = turn.question.message
+        questions.append(question)
         if question.pk == answer.parent_id:
             history.append((question.content, None))
             break
@@ -195,14 +213,24 @@ def request_for(answer_id: int) -> dict[str, Any]:
             (v.message for v in turn.answers if v.message.lane_id == lane.pk), None
         )
         history.append((question.content, given.content if given else None))
+    shown = images_of(questions)
+    images: Mapping[int, Sequence[str]] = {
+        place: shown[question.pk]
+        for place, question in enumerate(questions)
+        if question.pk in shown
+    }
+    if images and not may_take_images(lane):
+        history, images = without_earlier(history, images)
     return request_body(
-        lane.name, conversation.system_prompt, history, conversation.settings
+        lane.name, conversation.system_prompt, history, conversation.settings, images
     )
 
 
-def _checked(conversation: Conversation, text: str) -> str:
+def _checked(
+    conversation: Conversation, text: str, images: Sequence[Attachment] = ()
+) -> str:
     text = storable(text).strip()
-    if not text:
+    if not text and not images:
         raise OmniError(
             "empty_question", "There is nothing to send.", "Write something first."
         )
@@ -231,7 +259,12 @@ def _refuse_while_streaming(
         )
 
 
-def _ask(conversation: Conversation, text: str, before: Message | None) -> list[int]:
+def _ask(
+    conversation: Conversation,
+    text: str,
+    before: Message | None,
+    images: Sequence[Attachment],
+) -> list[int]:
     conversation.messages.filter(parent=before, lane=None).update(is_active=False)
     question = Message.objects.create(
         conversation=conversation,
@@ -239,6 +272,8 @@ def _ask(conversation: Conversation, text: str, before: Message | None) -> list[
         role=Message.MessageRole.USER,
         content=text,
     )
+    if images:
+        question.attachments.set(images)
     lanes = list(conversation.lanes.select_related("deployment", "route__deployment"))
     if conversation.is_blind:
         lanes = draw_sides(question, lanes)

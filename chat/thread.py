@@ -45,7 +45,8 @@ def turns_of(conversation: Conversation) -> list[Turn[Message]]:
 
 def thread_of(conversation: Conversation) -> Thread:
     lanes = list(conversation.lanes.select_related("deployment", "route__deployment"))
-    turns = active_turns(list(conversation.messages.all()), [lane.pk for lane in lanes])
+    messages = list(conversation.messages.prefetch_related("attachments"))
+    turns = active_turns(messages, [lane.pk for lane in lanes])
     several = len(lanes) > 1
     devices = _devices(turns) if several else {}
     ballots = _ballots(conversation) if several else {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 SAMPLING = ("temperature", "top_p", "max_tokens")
+LEFT_OUT = "[An image was shown here.]"
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
 
@@ -72,29 +73,33 @@ def request_body(
     system: str,
     history: Sequence[tuple[str, str | None]],
     settings: Mapping[str, Any],
+    images: Mapping[int, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    """The chat request for the last question of `history`, which holds (question, answer or None).
+    """The chat request for the last question of `history`, which holds (question, answer or None);
+    `images` has the addresses of those of its questions that have any, by their place in it.
 
     A question to which nothing was answered (``""``: it failed, or was stopped at once) is left
     out: sent along with the next it would fail again. One that was never asked here (None) is
     joined with the next: many chat templates demand that roles alternate.
     """
-    messages: list[dict[str, str]] = (
+    messages: list[dict[str, Any]] = (
         [{"role": "system", "content": system}] if system.strip() else []
     )
     waiting: list[str] = []
-    for question, answer in history:
+    waiting_images: list[str] = []
+    for place, (question, answer) in enumerate(history):
         if answer == "":
             continue
         waiting.append(question)
+        waiting_images += (images or {}).get(place, ())
         if answer:
             messages += [
-                {"role": "user", "content": "\n\n".join(waiting)},
+                {"role": "user", "content": _content(waiting, waiting_images)},
                 {"role": "assistant", "content": answer},
             ]
-            waiting = []
+            waiting, waiting_images = [], []
     if waiting:
-        messages.append({"role": "user", "content": "\n\n".join(waiting)})
+        messages.append({"role": "user", "content": _content(waiting, waiting_images)})
     chosen = {
         name: settings[name] for name in SAMPLING if settings.get(name) is not None
     }
@@ -102,6 +107,31 @@ def request_body(
     # llama.cpp's: facts that a stopped answer would otherwise end without.
     engine_extras = {"timings_per_token": True, "return_progress": True}
     return {"model": model, "messages": messages, **chosen, **extras, **engine_extras}
+
+
+def without_earlier(
+    history: Sequence[tuple[str, str | None]], images: Mapping[int, Sequence[str]]
+) -> tuple[list[tuple[str, str | None]], dict[int, Sequence[str]]]:
+    """For what takes no images: those of earlier questions give way to a word about them, so that
+    one can go on without; those of the last stay, and are refused by name."""
+    last = len(history) - 1
+    told = [
+        (f"{question}\n\n{LEFT_OUT}".strip(), answer)
+        if place in images and place != last
+        else (question, answer)
+        for place, (question, answer) in enumerate(history)
+    ]
+    return told, {last: images[last]} if last in images else {}
+
+
+def _content(texts: Sequence[str], images: Sequence[str]) -> str | list[dict[str, Any]]:
+    """A user's turn; in parts where it has images."""
+    text = "\n\n".join(filter(None, texts))
+    if not images:
+        return text
+    parts: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+    shown = [{"type": "image_url", "image_url": {"url": image}} for image in images]
+    return parts + shown
 
 
 def settled_length(text: str) -> int:

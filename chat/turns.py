@@ -10,17 +10,35 @@ from typing import cast
 
 from chat.comparison import Lead, Shared, leads, shared, were_together
 from chat.figures import Shown, shown
-from chat.models import Ballot, Lane, Message
+from chat.models import Attachment, Ballot, Lane, Message
 from deployments.gateway.timings import Figures
 from omni.markdown import render
 
 STREAMING = Message.State.STREAMING
 NOWHERE: frozenset[str] = frozenset()
+# The most that images of a question take of the thread, in width and height.
+ONE_IMAGE_PX = (320, 240)
+SEVERAL_IMAGES_PX = (160, 160)
 UNFINISHED = (Message.State.FAILED, Message.State.INTERRUPTED)
 
 
 def digest(parts: Iterable[str]) -> str:
     return sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """An image of a question with the room it takes in the thread, known before it is loaded."""
+
+    attachment: Attachment
+    width: int
+    height: int
+
+
+def fitted(width: int, height: int, box: tuple[int, int]) -> tuple[int, int]:
+    """The size of a picture that is shown as a whole within a box, and no larger than it is."""
+    scale = min(1, box[0] / width, box[1] / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 @dataclass(frozen=True)
@@ -82,6 +100,15 @@ class Entry:
         if self.state == STREAMING:
             return ""
         return render(self.message.content)
+
+    @property
+    def images(self) -> list[ShownImage]:
+        """That were sent with the question."""
+        found = list(self.message.attachments.all())
+        box = ONE_IMAGE_PX if len(found) == 1 else SEVERAL_IMAGES_PX
+        return [
+            ShownImage(each, *fitted(each.width, each.height, box)) for each in found
+        ]
 
     @property
     def count(self) -> int:

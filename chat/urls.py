@@ -1,6 +1,13 @@
 from django.urls import path
 
-from chat import benchmark_views, lane_views, reading_views, views, vote_views
+from chat import (
+    attachment_views,
+    benchmark_views,
+    lane_views,
+    reading_views,
+    views,
+    vote_views,
+)
 
 app_name = "chat"
 urlpatterns = [
@@ -21,6 +28,15 @@ urlpatterns = [
         name="differences",
     ),
     path("<int:pk>/export/<slug:kind>/", reading_views.export, name="export"),
+    path("<int:pk>/images/", attachment_views.add, name="attachment-add"),
+    path(
+        "<int:pk>/images/<int:attachment>/", attachment_views.shown, name="attachment"
+    ),
+    path(
+        "<int:pk>/images/<int:attachment>/remove/",
+        attachment_views.remove,
+        name="attachment-remove",
+    ),
     path("<int:pk>/benchmark/", benchmark_views.benchmark, name="benchmark"),
     path("<int:pk>/settings/", views.configure, name="settings"),
     path("<int:pk>/rename/", views.rename, name="rename"),

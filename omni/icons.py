@@ -61,6 +61,10 @@ ICONS: dict[str, str] = {
     ),
     "standings": '<path d="M4 20v-6h5v6M9.500 20V5h5v15M15 20v-9h5v9M3 20h18"/>',
     "edit": '<path d="m5 19 1-4L16 5l3 3L9 18z"/>',
+    "image": (
+        '<rect x="4" y="5" width="16" height="14" rx="2"/><circle cx="9" cy="10" r="1.500"/>'
+        '<path d="m5 18 5-5 3 3 3-3 4 4"/>'
+    ),
     "send": '<path d="M12 19V6M6 11l6-6 6 6"/>',
     "download": '<path d="M12 4v11M7 11l5 5 5-5M5 20h14"/>',
     "plug": '<path d="M9 3v5M15 3v5M6 8h12v3a6 6 0 0 1-12 0zM12 17v4"/>',

@@ -258,9 +258,9 @@ EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = envstr("OMNI_EMAIL_FROM", f"omni@{OMNI_HOST_NAME}")
 
 # --- bodies -------------------------------------------------------------------------------------
-# A rig file may have 1 MB, and a form is somewhat larger than what it holds. All of it stays in
-# memory: nothing that somebody sends lies in a temporary folder.
-LARGEST_BODY_BYTES = 4 << 20
+# An image of a chat may have 5 MiB and comes alone, a rig file 1 MB; a form is somewhat larger than
+# what it holds. All of it stays in memory: nothing that somebody sends lies in a temporary folder.
+LARGEST_BODY_BYTES = 6 << 20
 DATA_UPLOAD_MAX_MEMORY_SIZE = FILE_UPLOAD_MAX_MEMORY_SIZE = LARGEST_BODY_BYTES
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 DATA_UPLOAD_MAX_NUMBER_FILES = 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from django.db.models import Prefetch, QuerySet
 
@@ -110,6 +110,16 @@ def _media() -> dict[int, frozenset[Medium]]:
         for deployment, facts in rows.values_list("deployment", "model__facts")
     }
     return {deployment: each.media for deployment, each in found.items() if each}
+
+
+def taken_by(
+    deployments: Iterable[Deployment],
+) -> dict[str, frozenset[Medium] | None]:
+    """Name → what it takes besides text; None where that is not known."""
+    media = _media()
+    return {
+        each.name: _takes(each, media.get(each.pk, frozenset())) for each in deployments
+    }
 
 
 def _takes(

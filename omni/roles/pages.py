@@ -152,6 +152,7 @@ PAGES: dict[str, Page] = {
     "chat:lanes": SEEN,
     "chat:differences": SEEN,
     "chat:export": SEEN,
+    "chat:attachment": SEEN,
     "chat:benchmark": Page(OPERATE),
     # Votes of everybody, without what was said.
     "chat:standings": SEEN,
@@ -162,6 +163,8 @@ PAGES: dict[str, Page] = {
     "chat:lane-change": Page("", CHAT),
     "chat:lane-remove": Page("", CHAT),
     "chat:settings": Page("", CHAT),
+    "chat:attachment-add": Page("", CHAT),
+    "chat:attachment-remove": Page("", CHAT),
     "chat:rename": Page("", CHAT),
     "chat:delete": Page("", CHAT),
 }

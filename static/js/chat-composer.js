@@ -1,5 +1,6 @@
 // Where one writes: grows with the text, Enter sends, keeps a draft until it was sent.
 
+import { Attachments } from "./chat-images.js";
 import { isLoggingIn } from "./session.js";
 
 const TALLEST_PX = 220;
@@ -13,8 +14,9 @@ export class Composer {
     this.stopButton = this.form.querySelector("[data-stop]");
     this.draftKey = `omni-draft-${root.dataset.conversation}`;
     this.send = send;
+    this.images = new Attachments(root, this.form, () => this.input.focus());
     this.isBusy = false;
-    this.lastSent = "";
+    this.lastSent = null;
     this.input.value = sessionStorage.getItem(this.draftKey) ?? "";
     this.input.addEventListener("input", () => this.changed());
     this.input.addEventListener("keydown", (event) => this.key(event));
@@ -43,29 +45,35 @@ export class Composer {
     event.preventDefault();
     const text = this.input.value.trim();
     // On the way to the log-in page nothing is sent: the draft waits for who comes back.
-    if (!text || this.isBusy || isLoggingIn() || !this.send(text)) return;
-    this.lastSent = text;
+    if (this.isBusy || isLoggingIn() || !this.images.areReady()) return;
+    const images = this.images.list();
+    if ((!text && !images.length) || !this.send(text, images.map(({ id }) => id))) return;
+    this.lastSent = { text, images };
     this.input.value = "";
+    this.images.put([]);
     this.changed();
   }
 
   /** What was sent has arrived. */
   taken() {
-    this.lastSent = "";
+    this.lastSent = null;
   }
 
   /** Brings back what was sent and refused, or has not arrived. */
   restore() {
-    if (!this.form || this.input.value || !this.lastSent) return;
-    this.input.value = this.lastSent;
-    this.lastSent = "";
+    if (!this.form || !this.lastSent) return;
+    if (this.input.value || this.images.list().length) return;
+    this.input.value = this.lastSent.text;
+    this.images.put(this.lastSent.images);
+    this.lastSent = null;
     this.changed();
   }
 
   /** The link was lost and is back: what was sent meanwhile stands in the thread, or is given back.
       */
-  cameBack(lastQuestion) {
-    if (lastQuestion === this.lastSent) return this.taken();
+  cameBack(lastQuestion, lastImages) {
+    const sent = this.lastSent?.images.map(({ url }) => url).join();
+    if (lastQuestion === this.lastSent?.text && lastImages === sent) return this.taken();
     return this.restore();
   }
 

@@ -25,7 +25,7 @@ const scroller = new Scroller(root);
 const streams = new Map();
 new Lanes(root);
 const composer = new Composer(root, {
-  send: (text) => act("send", { text }),
+  send: (text, attachments) => act("send", { text, attachments }),
   stop: () => act("stop"),
 });
 const votes = new Votes(root, { act, tell: (text) => (announcer.textContent = text) });
@@ -54,7 +54,7 @@ const handlers = {
     const wasLost = isBack;
     isBack = false;
     if (version !== document.getElementById("thread").dataset.version) await refresh();
-    if (wasLost) composer.cameBack(lastQuestion());
+    if (wasLost) composer.cameBack(lastQuestion(), lastImages());
   },
   "chat.delta"({ message, track, offset, text }) {
     const stream = streamOf(message);
@@ -78,6 +78,13 @@ const handlers = {
 
 function lastQuestion() {
   return [...root.querySelectorAll("[data-said]")].at(-1)?.textContent.trim() ?? "";
+}
+
+function lastImages() {
+  const article = [...root.querySelectorAll("[data-said]")].at(-1)?.closest("article");
+  return [...(article?.querySelectorAll(".images a") ?? [])]
+    .map((link) => link.getAttribute("href"))
+    .join();
 }
 
 function streamOf(id) {
@@ -197,7 +204,7 @@ function showEdit(article, open, text = null) {
   const said = article.querySelector("[data-said]");
   const form = article.querySelector("[data-edit-form]");
   const input = form.querySelector("textarea");
-  said.hidden = open;
+  said.hidden = open || !said.textContent;
   form.hidden = !open;
   if (open) {
     input.value = text ?? said.textContent;
@@ -209,7 +216,8 @@ root.addEventListener("submit", (event) => {
   if (!event.target.matches("[data-edit-form]")) return;
   event.preventDefault();
   const text = event.target.querySelector("textarea").value.trim();
-  if (text && act("edit", { message: idOf(event.target), text })) scroller.pin();
+  const mayBeEmpty = "hasImages" in event.target.dataset;
+  if ((text || mayBeEmpty) && act("edit", { message: idOf(event.target), text })) scroller.pin();
 });
 
 async function copy(text) {

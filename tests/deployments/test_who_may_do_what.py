@@ -25,6 +25,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from chat import services as chat_services
 from chat.actions import ACTIONS
+from chat.attachments import attachment_add, attachment_remove
 from chat.models import Conversation, Message
 from deployments.models import (
     ApiKey,
@@ -53,6 +54,7 @@ from omni.roles.rights import (
 )
 from omni.sockets import NoSuchSocket, PageSocket
 from tests.page_socket import logged_in
+from tests.vision_models import png
 
 EVERY = {
     LOGGED_IN,
@@ -169,6 +171,7 @@ VALUES = {
     "<slug:number>": "a1b2c3d4-1",
     "<int:lane>": "1",
     "<int:question>": "1",
+    "<int:attachment>": "1",
     "<slug:kind>": "json",
     "<slug:code>": "disk",
     "<str:key>": "RPC0",
@@ -543,6 +546,8 @@ def test_a_service_refuses_who_has_no_right_whatever_page_called_it(
         lambda: chat_services.answer_again(conversation=talk, message_id=1),
         lambda: chat_services.answer_in_lane(conversation=talk, lane_id=lane.pk),
         lambda: chat_services.version_select(conversation=talk, message_id=1),
+        lambda: attachment_add(conversation=talk, data=png()),
+        lambda: attachment_remove(conversation=talk, attachment_id=1),
         lambda: chat_services.answer_in_turn(conversation=talk, on=True),
         lambda: voting.blind_switch(conversation=talk, on=True),
         lambda: voting.vote(conversation=talk, question_id=1, verdict="left"),
@@ -602,6 +607,7 @@ def test_the_conversation_of_somebody_else_is_not_there(
         "<int:pk>": other.pk,
         "<int:lane>": other.lanes.get().pk,
         "<int:question>": asked.pk,
+        "<int:attachment>": attachment_add(conversation=other, data=png()).pk,
         "<slug:kind>": "json",
         "<slug:code>": "disk",
     }
