@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,10 +145,19 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 def png(width: int = 32, height: int = 32) -> bytes:
     """A picture of colours that run into each other."""
-    rows = b"".join(
-        b"\0" + bytes(v for x in range(width) for v in (x * 7 % 256, y * 5 % 256, 128))
-        for y in range(height)
+    return png_of(
+        width,
+        height,
+        [
+            bytes(v for x in range(width) for v in (x * 7 % 256, y * 5 % 256, 128))
+            for y in range(height)
+        ],
     )
+
+
+def png_of(width: int, height: int, lines: Iterable[bytes]) -> bytes:
+    """Each line has three bytes a pixel."""
+    rows = b"".join(b"\0" + line for line in lines)
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"".join(
         (

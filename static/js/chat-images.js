@@ -5,6 +5,9 @@ import { logInAgain } from "./session.js";
 
 const csrfToken = document.querySelector('meta[name="csrf-token"]')?.content;
 const MIB = 1 << 20;
+// Photos of phones are larger than what may be sent; engines make them smaller still.
+const LONGEST_SIDE_PX = 2048;
+const JPEG_QUALITY = 0.9;
 
 export class Attachments {
   constructor(root, form, done) {
@@ -102,8 +105,8 @@ export class Attachments {
     const most = Number(this.input.dataset.most);
     const taken = files.slice(0, Math.max(0, most - this.box.children.length));
     const left = files.length - taken.length;
-    this.refused = left ? [`A message has at most ${most} images; ${left} left out.`] : [];
-    this.say(this.refused.join(" "));
+    this.remarks = left ? [`A message has at most ${most} images; ${left} left out.`] : [];
+    this.say(this.remarks.join(" "));
     for (const file of taken) {
       const item = newItem(file.name);
       this.box.append(item);
@@ -116,24 +119,33 @@ export class Attachments {
 
   async upload(item, file) {
     try {
-      const image = await this.sent(await readable(file));
+      const { data, remark } = await readable(file, this.largestBytes);
+      const image = await this.sent(data);
       this.filled(item, { ...image, name: file.name });
+      if (remark) this.remark(file, remark);
     } catch (error) {
       item.remove();
-      this.refused.push(`${file.name || "The image"}: ${error.message}`);
-      this.say(this.refused.join(" "));
+      this.remark(file, error.message);
     } finally {
       this.coming -= 1;
       this.changed();
     }
   }
 
+  get largestBytes() {
+    return Number(this.input.dataset.largestBytes);
+  }
+
+  remark(file, text) {
+    this.remarks.push(`${file.name || "The image"}: ${text}`);
+    this.say(this.remarks.join(" "));
+  }
+
   /** Throws what the panel, or this page before it, says against it. */
   async sent(file) {
-    const largest = Number(this.input.dataset.largestBytes);
-    if (file.size > largest) {
+    if (file.size > this.largestBytes) {
       const size = (file.size / MIB).toFixed(1);
-      throw new Error(`it has ${size} MiB; an image may have ${largest / MIB} MiB.`);
+      throw new Error(`it has ${size} MiB; an image may have ${this.largestBytes / MIB} MiB.`);
     }
     let response;
     try {
@@ -203,20 +215,36 @@ function newItem(name) {
   return item;
 }
 
-/** llama.cpp reads no WebP: the browser, which does, makes a PNG of it. */
-async function readable(file) {
-  if (file.type !== "image/webp") return file;
+/** What is sent of a file: WebP, which llama.cpp does not read, as PNG, and what is larger than an
+    image may be smaller, as JPEG, which is remarked. */
+async function readable(file, largestBytes) {
+  const isLarge = file.size > largestBytes;
+  if (!isLarge && file.type !== "image/webp") return { data: file };
+  let picture;
   try {
-    const picture = await createImageBitmap(file);
-    const canvas = document.createElement("canvas");
-    canvas.width = picture.width;
-    canvas.height = picture.height;
-    canvas.getContext("2d").drawImage(picture, 0, 0);
-    return (await new Promise((made) => canvas.toBlob(made, "image/png"))) ?? file;
+    picture = await createImageBitmap(file);
   } catch {
     // Then the panel says what is wrong with it.
-    return file;
+    return { data: file };
   }
+  if (!isLarge) return { data: (await drawn(picture, 1, "image/png")) ?? file };
+  const scale = Math.min(1, LONGEST_SIDE_PX / Math.max(picture.width, picture.height));
+  const data = (await drawn(picture, scale, "image/jpeg")) ?? file;
+  return { data, remark: `it was made smaller, from ${picture.width} × ${picture.height} pixels.` };
+}
+
+function drawn(picture, scale, type) {
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.round(picture.width * scale);
+  canvas.height = Math.round(picture.height * scale);
+  const context = canvas.getContext("2d");
+  if (type === "image/jpeg") {
+    // What is transparent would be black.
+    context.fillStyle = "white";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+  }
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return new Promise((made) => canvas.toBlob(made, type, JPEG_QUALITY));
 }
 
 async function reason(response) {

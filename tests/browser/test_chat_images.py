@@ -13,7 +13,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 from tests.browser.chats import limit, say, scripts_have_run
 from tests.browser.conftest import log_in
 from tests.browser.looks import in_four_looks, in_two_looks
-from tests.chat.pictures import ZIP
+from tests.chat.pictures import ZIP, photo
 from tests.panel import RunningPanel
 from tests.vision_models import Eye, png, write_projector
 
@@ -179,12 +179,26 @@ def test_what_is_refused_is_said_and_nothing_else_is_lost(
     expect(note).to_contain_text("packed.png: The file is no image that can be sent.")
     expect(note).to_contain_text("cut.png: The PNG file is cut off or broken.")
     expect(waiting(page)).to_have_count(1)
-    attach(page, ("large.png", png() + bytes(5 << 20)))
+    attach(page, ("large.png", ZIP + bytes(5 << 20)))
     expect(note).to_have_text("large.png: it has 5.0 MiB; an image may have 5 MiB.")
     attach(page, *[(f"{n}.png", png()) for n in range(100)])
     expect(note).to_have_text("A message has at most 4 images; 97 left out.")
     expect(waiting(page)).to_have_count(4)
     expect(page.get_by_label("Message")).to_have_value("What is it?")
+
+
+def test_a_photo_that_is_too_large_is_made_smaller_and_that_is_said(
+    page: Page, two: RunningPanel
+) -> None:
+    new_chat(page, two, "seer")
+    attach(page, ("photo.png", photo()))
+    note = page.locator("[data-attach-note]")
+    expect(note).to_have_text(
+        "photo.png: it was made smaller, from 2304 × 1024 pixels."
+    )
+    page.get_by_label("Message").press("Enter")
+    expect(sent(page)).to_have_attribute("alt", re.compile(r"JPEG, 2048 × 910"))
+    expect(answer(page)).to_have_count(1)
 
 
 def test_a_lane_without_vision_is_told_before_and_fails_alone(

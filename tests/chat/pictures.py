@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from random import Random
 
-from tests.vision_models import png
+from tests.vision_models import png, png_of
 
 
 def jpeg(width: int = 32, height: int = 24) -> bytes:
@@ -37,6 +38,12 @@ def huge_png(width: int = 60_000, height: int = 60_000) -> bytes:
     small = png()
     header = b"IHDR" + struct.pack(">II", width, height) + small[24:29]
     return small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
+
+
+def photo(width: int = 2304, height: int = 1024) -> bytes:
+    """Every pixel is another, as in the dark: 7 MB that nothing packs."""
+    chance = Random(1)
+    return png_of(width, height, [chance.randbytes(3 * width) for _ in range(height)])
 
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
