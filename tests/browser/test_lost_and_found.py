@@ -38,11 +38,18 @@ def end_session(page: Page) -> None:
     page.context.clear_cookies(name=re.compile("^omni_session"))
 
 
+# A part of the page may fetch itself before the test does anything: then the log-in is there already.
+SOON_MS = 5_000
+
+
 def fetch_a_part(page: Page) -> None:
-    """Of the Models page, unless a part has fetched itself meanwhile: then the log-in is there
-    already."""
     with contextlib.suppress(TimeoutError):
-        page.get_by_label("Search").fill("smol", timeout=5_000)
+        page.get_by_label("Search").fill("smol", timeout=SOON_MS)
+
+
+def send_the_form(page: Page) -> None:
+    with contextlib.suppress(TimeoutError):
+        page.get_by_role("button", name="Add folder").click(timeout=SOON_MS)
 
 
 def log_in_again(page: Page) -> None:
@@ -74,7 +81,7 @@ def test_a_form_that_was_sent_too_late_comes_back_with_its_text(
     page.goto(f"{panel.url}/models/")
     page.get_by_label("Add a folder").fill(f"/data/{TYPED}")
     end_session(page)
-    page.get_by_role("button", name="Add folder").click()
+    send_the_form(page)
     log_in_again(page)
     page.wait_for_url(f"{panel.url}/models/")
     expect(page.get_by_label("Add a folder")).to_have_value(f"/data/{TYPED}")
