@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import statistics
@@ -266,7 +267,11 @@ def table(found: Loads) -> str:
                 figures.median("first_worst_ms"),
                 figures.median("cpu_s_per_1000"),
             )
-            lines.append(_ROW.format(name, *cells, figures.failed or ""))
+            said = [
+                _cell(value, *shape)
+                for value, shape in zip(cells, _SHAPES, strict=True)
+            ]
+            lines.append(" ".join([f"{name:20}", *said, str(figures.failed or "")]))
     return "\n".join(lines)
 
 
@@ -276,7 +281,13 @@ _HEAD = (
     f"{'':20} {'direct':>9} {'engine':>9} {'p50':>11} {'p99':>10} {'ms':>8} {'1000':>8}"
     " failed"
 )
-_ROW = "{:20} {:9.3f} {:9.3f} {:11.1f} {:10.1f} {:8.1f} {:8.3f} {}"
+# Width and digits of each column.
+_SHAPES = ((9, 3), (9, 3), (11, 1), (10, 1), (8, 1), (8, 3))
+
+
+def _cell(value: float, width: int, digits: int) -> str:
+    """An engine that computes nothing does not tell how fast it is."""
+    return f"{'N/A':>{width}}" if math.isnan(value) else f"{value:{width}.{digits}f}"
 
 
 # --- what is measured -----------------------------------------------------------------------------

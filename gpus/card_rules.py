@@ -392,13 +392,14 @@ def others_finding(card: CardSample, own: frozenset[int]) -> Finding | None:
     if held < MUCH_OTHERS_BYTES:
         return None
     names = sorted({process.name or f"process {process.pid}" for process in others})
+    hold, them = ("holds", "it") if len(names) == 1 else ("hold", "them")
     return Finding(
         "card_shared",
         "caution",
         f"{card.name}: other programs hold memory",
-        f"{', '.join(names)} hold {bytes_text(held)} of"
+        f"{', '.join(names)} {hold} {bytes_text(held)} of"
         f" {bytes_text(card.memory_total_bytes)}.",
-        "End them, or let them use another card.",
+        f"End {them}, or let {them} use another card.",
         "Programs that the panel did not start.",
         card.key,
         (
