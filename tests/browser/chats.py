@@ -103,6 +103,23 @@ def deployed(panel: RunningPanel, rig: str, names: Sequence[str]) -> RunningPane
     return panel
 
 
+def choose_lanes(page: Page, panel: RunningPanel, names: Sequence[str]) -> None:
+    """In the form of a new chat: the first deployment, and the others beside it."""
+    page.goto(f"{panel.url}/chat/")
+    page.get_by_label("Deployment", exact=True).select_option(names[0])
+    if names[1:]:
+        page.get_by_text("Compare side by side").click()
+    for name in names[1:]:
+        page.get_by_role("checkbox", name=name).check()
+
+
+def begin_chat(page: Page, tokens: int) -> None:
+    """With the lanes that were chosen; answers have so many tokens at most."""
+    page.get_by_role("button", name="New chat").click()
+    page.wait_for_url(re.compile(r"/chat/\d+/"))
+    limit(page, tokens)
+
+
 def limit(page: Page, tokens: int) -> None:
     """Of answers in the conversation that is open, which are the same whenever they are asked
     for."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from tests.browser.chats import limit, say, scripts_have_run
+from tests.browser.chats import begin_chat, choose_lanes, say, scripts_have_run
 from tests.browser.conftest import log_in
 from tests.browser.looks import in_four_looks, in_two_looks
 from tests.chat.pictures import ZIP, photo
@@ -66,15 +66,8 @@ def two(panel: RunningPanel, tmp_path_factory: pytest.TempPathFactory) -> Runnin
 
 
 def new_chat(page: Page, panel: RunningPanel, *names: str) -> None:
-    page.goto(f"{panel.url}/chat/")
-    page.get_by_label("Deployment", exact=True).select_option(names[0])
-    if names[1:]:
-        page.get_by_text("Compare side by side").click()
-    for name in names[1:]:
-        page.get_by_role("checkbox", name=name).check()
-    page.get_by_role("button", name="New chat").click()
-    page.wait_for_url(re.compile(r"/chat/\d+/"))
-    limit(page, 8)
+    choose_lanes(page, panel, names)
+    begin_chat(page, 8)
     scripts_have_run(page)
 
 
@@ -184,6 +177,25 @@ def test_what_is_refused_is_said_and_nothing_else_is_lost(
     attach(page, *[(f"{n}.png", png()) for n in range(100)])
     expect(note).to_have_text("A message has at most 4 images; 97 left out.")
     expect(waiting(page)).to_have_count(4)
+    expect(page.get_by_label("Message")).to_have_value("What is it?")
+
+
+def test_while_the_panel_is_away_it_is_said_and_the_text_stays(
+    page: Page, two: RunningPanel
+) -> None:
+    new_chat(page, two, "seer")
+    page.get_by_label("Message").fill("What is it?")
+    page.context.set_offline(True)
+    attach(page, ("cat.png", png()))
+    note = page.locator("[data-attach-note]")
+    expect(note).to_have_text(
+        "cat.png: the panel could not be reached. Attach it again."
+    )
+    expect(waiting(page)).to_have_count(0)
+    page.context.set_offline(False)
+    attach(page, ("cat.png", png()))
+    expect(waiting(page)).to_have_count(1)
+    expect(note).to_have_text("")
     expect(page.get_by_label("Message")).to_have_value("What is it?")
 
 

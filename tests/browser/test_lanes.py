@@ -10,10 +10,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.browser.chats import (
+    begin_chat,
+    choose_lanes,
     conversation_number,
     deployed,
     follow_figures,
-    limit,
     live_texts,
     said,
     say,
@@ -88,17 +89,10 @@ def three(panel: RunningPanel) -> RunningPanel:
 def new_chat(
     page: Page, panel: RunningPanel, tokens: int, names: list[str] = NAMES
 ) -> None:
-    page.goto(f"{panel.url}/chat/")
-    page.get_by_label("Deployment", exact=True).select_option(names[0])
-    if names[1:]:
-        page.get_by_text("Compare side by side").click()
-    for name in names[1:]:
-        page.get_by_role("checkbox", name=name).check()
+    choose_lanes(page, panel, names)
     if names[1:]:
         assert not look(page, "lanes-new")
-    page.get_by_role("button", name="New chat").click()
-    page.wait_for_url(re.compile(r"/chat/\d+/"))
-    limit(page, tokens)
+    begin_chat(page, tokens)
 
 
 def answers(page: Page) -> Locator:

@@ -12,10 +12,11 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.chats import (
+    begin_chat,
+    choose_lanes,
     conversation_number,
     deployed,
     follow_figures,
-    limit,
     live_texts,
     own_panel,
     said,
@@ -72,15 +73,8 @@ def metered(panel: RunningPanel) -> RunningPanel:
 
 
 def new_chat(page: Page, panel: RunningPanel, names: list[str], tokens: int) -> None:
-    page.goto(f"{panel.url}/chat/")
-    page.get_by_label("Deployment", exact=True).select_option(names[0])
-    if names[1:]:
-        page.get_by_text("Compare side by side").click()
-    for name in names[1:]:
-        page.get_by_role("checkbox", name=name).check()
-    page.get_by_role("button", name="New chat").click()
-    page.wait_for_url(re.compile(r"/chat/\d+/"))
-    limit(page, tokens)
+    choose_lanes(page, panel, names)
+    begin_chat(page, tokens)
 
 
 def ended(page: Page, count: int, state: str = "done") -> None:
