@@ -1,5 +1,5 @@
-"""The empty database of the tests: migrated by the first of the processes that share them, copied by
-the others.
+"""The empty database of the tests: migrated by the first of the processes that share them, copied
+by the others.
 
 All migrations, one after the other, take seconds of each process.
 """
