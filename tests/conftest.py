@@ -16,7 +16,8 @@ from django.test import Client
 from hypothesis import HealthCheck, settings
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-from tests import flushed
+from tests import flushed, migrated
+from tests.page_socket import logged_in
 from tests.panel import RunningPanel
 
 PASSWORD = "correct horse battery"
@@ -144,6 +145,13 @@ def empty_database_put_back_by_rows() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def empty_database_migrated_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrated.Command, "handle", migrated.migrate_or_copy)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def passwords_hashed_quickly() -> Iterator[None]:
     """With the real algorithm, a thousandth of its rounds: the time that it takes as it should is
     all of what a wrong password costs here."""
@@ -208,31 +216,24 @@ def viewer_user(db: None) -> User:
     return user
 
 
-def _client(user: User | None) -> Client:
-    client = Client()
-    if user:
-        client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return client
-
-
 @pytest.fixture
 def anonymous() -> Client:
-    return _client(None)
+    return Client()
 
 
 @pytest.fixture
 def admin(admin_user: User) -> Client:
-    return _client(admin_user)
+    return logged_in(admin_user)
 
 
 @pytest.fixture
 def operator(operator_user: User) -> Client:
-    return _client(operator_user)
+    return logged_in(operator_user)
 
 
 @pytest.fixture
 def viewer(viewer_user: User) -> Client:
-    return _client(viewer_user)
+    return logged_in(viewer_user)
 
 
 @pytest.fixture(scope="session")

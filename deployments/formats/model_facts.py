@@ -33,6 +33,9 @@ _STATE_KEYS = (
 )
 
 
+_NUMBERS = frozenset({bool, int, float})
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """Sizes are bytes; widths are elements; None is what the header does not say.
@@ -176,9 +179,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value, MAX_TEXT)
     if isinstance(value, list):
-        if all(isinstance(one, int | float) and math.isfinite(one) for one in value):
-            return value
-        return None
+        is_plain = _NUMBERS.issuperset(map(type, value))
+        return value if is_plain and all(map(math.isfinite, value)) else None
     if isinstance(value, int | float) and math.isfinite(value):
         return value
     return None

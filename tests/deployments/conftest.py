@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from deployments.engines.llama_cpp import LlamaCpp
 from deployments.formats.gguf import GgufHeader, read_header
 from deployments.library import reading
 from deployments.library.folders import register
+from deployments.library.rows import slug_of
 from deployments.library.watch import LibraryWatch
 from deployments.models import Deployment, Engine, LibraryFolder, Model
 from deployments.services.deployments import deployment_create
@@ -90,12 +92,29 @@ def model_header() -> GgufHeader:
     return read_header(smollm2())
 
 
-@pytest.fixture
-def model(db: None, model_header: GgufHeader) -> Model:
-    """Registered with the header that was read for the first of these."""
+@pytest.fixture(scope="session")
+def model_row(model_header: GgufHeader) -> str:
+    """The packaged model's, as JSON: what it says once the model was registered."""
+    path = smollm2()
+    row = Model(name=slug_of(path), path=str(path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "read_header", lambda path: model_header)
-        return register(smollm2())
+        described = reading.describe_file(row, path)
+    return values_of(described)
+
+
+def values_of(model: Model) -> str:
+    """All but what is another for each row."""
+    fields = {field.attname for field in Model._meta.concrete_fields}
+    own = {"id", "added_at"}
+    return json.dumps({name: getattr(model, name) for name in sorted(fields - own)})
+
+
+@pytest.fixture
+def model(db: None, model_row: str) -> Model:
+    """The packaged one, as if it had been registered (see test_library.py): that takes as long as
+    most tests."""
+    return Model.objects.create(**json.loads(model_row))
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import importlib.util
 import struct
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,28 @@ def write_with_package(
     tensors: Iterable[int] = (0, 1, 2, 12),
 ) -> list[Path]:
     """A small file of every value type and the given tensor types; returns the shards written."""
+    if split_tensors:
+        return _write(path, big_endian, version, split_tensors, tuple(tensors))
+    path.write_bytes(_content(big_endian, version, tuple(tensors)))
+    return [path]
+
+
+@cache
+def _content(big_endian: bool, version: int, tensors: tuple[int, ...]) -> bytes:
+    """Of a file that is not split; to have it made takes as long as most tests that want one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.gguf"
+        _write(path, big_endian, version, 0, tensors)
+        return path.read_bytes()
+
+
+def _write(
+    path: Path,
+    big_endian: bool,
+    version: int,
+    split_tensors: int,
+    tensors: tuple[int, ...],
+) -> list[Path]:
     order = gguf.GGUFEndian.BIG if big_endian else gguf.GGUFEndian.LITTLE
     writer = gguf.GGUFWriter(
         path, "llama", endianess=order, split_max_tensors=split_tensors

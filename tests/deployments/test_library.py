@@ -13,6 +13,7 @@ from deployments.library import reading as model_reading
 from deployments.library import rows as model_rows
 from deployments.models import Deployment, LibraryFolder, Model
 from omni.errors import OmniError
+from tests.deployments.conftest import values_of
 from tests.deployments.gguf_corpus import smollm2, write_stub, write_with_package
 
 pytestmark = pytest.mark.django_db
@@ -36,6 +37,15 @@ def test_every_gguf_below_a_folder_is_registered(models_folder: Path) -> None:
     report = folders.scan([models_folder])
     assert names(report) == {"a": "ok", "b-model-q4_k": "ok"}
     assert LibraryFolder.objects.get(path=str(models_folder)).scanned_at
+
+
+def test_the_row_that_other_tests_begin_with_is_the_one_that_registering_makes(
+    model: Model,
+) -> None:
+    made = Model.objects.get(pk=model.pk)
+    Model.objects.all().delete()
+    registered = Model.objects.get(pk=folders.register(smollm2()).pk)
+    assert values_of(made) == values_of(registered)
 
 
 def test_the_facts_of_the_real_model_are_kept() -> None:

@@ -5,8 +5,10 @@ Weights are zeros: only their shapes and types matter for memory. Written by the
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -566,7 +568,18 @@ TINY: dict[str, Tiny] = {
 
 def write_tiny(path: Path, name: str) -> Path:
     """Writes the model TINY[name] and returns the path."""
-    tiny = TINY[name]
+    path.write_bytes(_content(name))
+    return path
+
+
+@cache
+def _content(name: str) -> bytes:
+    """Several files of tests want each of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _write(Path(folder) / "model.gguf", TINY[name]).read_bytes()
+
+
+def _write(path: Path, tiny: Tiny) -> Path:
     writer = gguf.GGUFWriter(path, tiny.arch)
     _add_keys(writer, tiny)
     for tensor, shape in _tensors(tiny).items():
