@@ -19,7 +19,7 @@ from tests.faults import processes
 from tests.faults.answers import Answer
 from tests.faults.table import Ends, Row
 from tests.helpers import wait_until
-from tests.supervision.conftest import Ticker, fake_plan
+from tests.supervision.conftest import TICK_S, Ticker, fake_plan
 
 SERVING = {"independent": "model", "prefill_decode": "decode"}
 
@@ -129,7 +129,7 @@ class Rig:
             self.tick()
             return False
 
-        wait_until(ticked, timeout_s, self.ticker.describe, interval_s=0.04)
+        wait_until(ticked, timeout_s, self.ticker.describe, interval_s=TICK_S)
 
     def reach(self, state: str) -> None:
         """`generating` is ready with an answer under way, `stopping` waits for its client."""

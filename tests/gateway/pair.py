@@ -23,7 +23,7 @@ from deployments.gateway.table import KvTransferFacts, Passage, Peer, Serving, T
 from tests.gateway.engine import RealEngine
 
 CHAT = "/v1/chat/completions"
-# Roomy enough for 1,500 tokens and their answer in each of four slots. An engine looks at what else
+# Roomy enough for 1,000 tokens and their answer in each of four slots. An engine looks at what else
 # it should do only between batches.
 FLAGS = ("-c", "8192", "-np", "4", "-b", "128", "-ub", "128")
 

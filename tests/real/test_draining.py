@@ -111,7 +111,7 @@ def nothing_else_runs(rig: Rig) -> Iterator[None]:
 def test_a_stop_lets_eight_answers_finish_and_begins_no_new_one(rig: Rig) -> None:
     rig.apply("eight", parallel=8, drain_s=120, context=8192)
     answers = [
-        rig.ask("eight", max_tokens=200 + 5 * n, ignore_eos=True) for n in range(8)
+        rig.ask("eight", max_tokens=120 + 5 * n, ignore_eos=True) for n in range(8)
     ]
     all_begun(answers)
     assert rig.panel.manage("stop", "eight").returncode == 0
@@ -163,7 +163,7 @@ def test_started_again_while_its_answers_finish_it_goes_on_with_the_same_process
 ) -> None:
     rig.apply("smol", drain_s=600)
     pid = rig.engine("smol").pid
-    answer = rig.ask("smol", max_tokens=700, ignore_eos=True)
+    answer = rig.ask("smol", max_tokens=400, ignore_eos=True)
     all_begun([answer])
     rig.panel.manage("stop", "smol")
     wait_until(lambda: rig.is_stopping("smol"), 10)
@@ -175,7 +175,7 @@ def test_started_again_while_its_answers_finish_it_goes_on_with_the_same_process
 def test_a_change_loses_no_request(rig: Rig) -> None:
     rig.apply("smol", parallel=4, drain_s=120, context=8192)
     before = rig.engine("smol").pid
-    old = [rig.ask("smol", max_tokens=400, ignore_eos=True) for _ in range(4)]
+    old = [rig.ask("smol", max_tokens=250, ignore_eos=True) for _ in range(4)]
     all_begun(old)
     rig.apply("smol", start=False, parallel=4, drain_s=120, context=4096)
     wait_until(lambda: rig.is_stopping("smol"), 10)

@@ -70,6 +70,7 @@ class Stream:
             0,
             threading.Event(),
         )
+        self.leaving = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
         wait_until(
             lambda: self.chunks > 3 or self.ended.is_set(), 20, "nothing was streamed"
@@ -92,9 +93,15 @@ class Stream:
             ) as answer:
                 for _ in answer.iter_lines():
                     self.chunks += 1
+                    if self.leaving.is_set():
+                        break
         except httpx.HTTPError:
             pass
         self.ended.set()
+
+    def hang_up(self) -> None:
+        """Else the engine goes on writing for somebody who looks no more."""
+        self.leaving.set()
 
 
 @pytest.mark.parametrize("victim", ["agent", "serve"])
@@ -102,7 +109,7 @@ def test_a_killed_part_comes_back_and_finds_the_same_engine(
     serving: RunningPanel, victim: str
 ) -> None:
     before = instance(serving)
-    Stream(serving)
+    stream = Stream(serving)
     child = serving.child(victim)
     child.kill()
     killed_at = time.time()
@@ -124,6 +131,7 @@ def test_a_killed_part_comes_back_and_finds_the_same_engine(
         before["restarts"],
     )
     assert len(serving.engines()) == 1
+    stream.hang_up()
 
 
 def heartbeat(panel: RunningPanel) -> float:

@@ -41,6 +41,9 @@ QUICK = Limits(
 )
 # A fake that will never be ready is waited for less long than the real engine on a busy machine.
 OF_FAKES = replace(QUICK, load_base_s=3.0)
+# A tick asks the database a dozen questions: a little more often than the real agent's, and still
+# most of what a test of it computes.
+TICK_S = 0.15
 
 
 @pytest.fixture
@@ -149,7 +152,7 @@ class Ticker:
             self.agent.tick()
             return False
 
-        wait_until(ticked, timeout_s, self.describe, interval_s=0.05)
+        wait_until(ticked, timeout_s, self.describe, interval_s=TICK_S)
         return time.monotonic() - began
 
     def until_state(self, state: str, timeout_s: float = 20.0) -> float:
