@@ -4,6 +4,7 @@ before it is used."""
 from __future__ import annotations
 
 import errno
+import socket
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,17 +19,21 @@ NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 MOST_REMEMBERED = 1024
 
 
-def listening_inodes(port: int, pid: int) -> set[int]:
+def listening_inodes(port: int, pid: int, address: str | None = None) -> set[int]:
     """The IPv4 sockets that listen on this port in the network namespace of this process: the
-    inodes of all of them. Raises OSError."""
+    inodes of all of them; with an address, of those that are bound to exactly this one.
+
+    Raises OSError.
+    """
     if _is_beside_us(pid):
         try:
-            return sock_diag.listening_inodes(port)
+            return sock_diag.listening_inodes(port, address)
         except OSError as error:
             if error.errno in NO_MORE_FILES:
                 raise
     # It is elsewhere, or a sandbox refuses the question.
-    return inodes_in_table((PROC / str(pid) / "net" / "tcp").read_text(), port)
+    table = (PROC / str(pid) / "net" / "tcp").read_text()
+    return inodes_in_table(table, port, address)
 
 
 def _is_beside_us(pid: int) -> bool:
@@ -43,14 +48,16 @@ def _is_beside_us(pid: int) -> bool:
     return own.st_ino == other.st_ino
 
 
-def inodes_in_table(table: str, port: int) -> set[int]:
+def inodes_in_table(table: str, port: int, address: str | None = None) -> set[int]:
     """The same out of the words of proc(5), net/tcp."""
+    wanted = address and bytes(reversed(socket.inet_aton(address))).hex().upper()
     found = set()
     for line in table.splitlines()[1:]:
         columns = line.split()
         if len(columns) < 10 or columns[3] != LISTENS:
             continue
-        if int(columns[1].rpartition(":")[2], 16) == port:
+        bound, _, at = columns[1].rpartition(":")
+        if int(at, 16) == port and wanted in (None, bound):
             found.add(int(columns[9]))
     return found
 

@@ -26,16 +26,17 @@ _ERROR_CODE = struct.Struct("=i")
 # which only the own port is given.
 _QUESTION = struct.Struct("=BBBxI")
 _OWN_PORT = struct.Struct("!H46x")
-# struct inet_diag_msg: the inode is its last field.
-_INODE = struct.Struct("=68xI")
+# struct inet_diag_msg: the address that it listens on, and its last field, the inode.
+_LISTENER = struct.Struct("=8x4s56xI")
 
 LARGEST_MESSAGE = 1 << 16
 # The kernel answers at once; nobody waits for ever if it does not.
 PATIENCE_S = 1.0
 
 
-def listening_inodes(port: int) -> set[int]:
-    """The inodes of the IPv4 sockets that listen there, in this process' network namespace.
+def listening_inodes(port: int, address: str | None = None) -> set[int]:
+    """The inodes of the IPv4 sockets that listen there, in this process' network namespace; with an
+    address, of those that are bound to exactly this one.
 
     Raises OSError where the kernel does not answer such questions.
     """
@@ -48,7 +49,9 @@ def listening_inodes(port: int) -> set[int]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as asking:
         asking.settimeout(PATIENCE_S)
         asking.send(header + question)
-        return {_INODE.unpack_from(body)[0] for body in _answers(asking)}
+        listeners = [_LISTENER.unpack_from(body) for body in _answers(asking)]
+    wanted = address and socket.inet_aton(address)
+    return {inode for bound, inode in listeners if wanted in (None, bound)}
 
 
 def _answers(asking: socket.socket) -> Iterator[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from deployments.supervision.decision import Health, Observed
 from deployments.supervision.log_reading import Cause, cause_of_exit
 from deployments.supervision.process import Record, read_record
 from deployments.supervision.runner import boot_id
-from omni.listeners import NO_MORE_FILES
+from omni.listeners import NO_MORE_FILES, listening_inodes
 
 TIMEOUT_S = 1.0
 RPC = "rpc"
@@ -55,21 +54,15 @@ def _why_not_connected(error: httpx.ConnectError) -> Health:
 
 def rpc_health(port: int, address: str = LOOPBACK, pid: int | None = None) -> Health:
     """ggml-rpc-server has no health call and serves one client at a time: a connection made to look
-    would wait in its queue and fill it. So the kernel is asked whether anything listens
-    (proc(5), net/tcp, state 0A), in the network namespace of the process."""
-    wanted = f"{bytes(reversed(socket.inet_aton(address))).hex().upper()}:{port:04X}"
-    table = Path(f"/proc/{pid or 'self'}/net/tcp")
+    would wait in its queue and fill it. So the kernel is asked whether anything listens, in the
+    network namespace of the process."""
     try:
-        lines = table.read_text().splitlines()[1:]
+        listeners = listening_inodes(port, pid or os.getpid(), address)
     except OSError as error:
         if error.errno in NO_MORE_FILES:
             raise
         return Health.REFUSED  # the process has gone
-    for line in lines:
-        _, local, _, state = line.split()[:4]
-        if local == wanted and state == "0A":
-            return Health.READY
-    return Health.REFUSED
+    return Health.READY if listeners else Health.REFUSED
 
 
 def observe(record: Record | None, role: str, log_path: Path, run: Path) -> Observed:

@@ -60,13 +60,10 @@ def engines(run: Path) -> dict[int, list[int]]:
     return {instance: pids for instance, pids in living.items() if pids}
 
 
-def listens(port: int) -> bool:
-    """Whether anybody accepts connections there (proc(5), net/tcp, state 0A)."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return any(
-        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"
-        for line in lines
-    )
+def listening_ports() -> set[int]:
+    """Where anybody accepts connections (proc(5), net/tcp, state 0A)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows[1:] if row[3] == "0A"}
 
 
 def is_alive(pid: int) -> bool:

@@ -238,4 +238,4 @@ class Rig:
         )
         assert not list(settings.OMNI_HOME.sockets.glob("*.sock"))
         assert not (settings.OMNI_HOME.slots / self.deployment.name).exists()
-        assert not {port for port in self.ports if processes.listens(port)}
+        assert not processes.listening_ports().intersection(self.ports)

@@ -179,9 +179,8 @@ class Run:
             0.2,
         )
         first, last = settings.OMNI_ENGINE_PORTS
-        assert [
-            port for port in range(first, last + 1) if processes.listens(port)
-        ] == []
+        engine_ports = range(first, last + 1)
+        assert not processes.listening_ports().intersection(engine_ports)
 
     def history(self) -> str:
         did = sorted(entry for operator in self.operators for entry in operator.did)

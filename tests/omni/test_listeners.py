@@ -33,7 +33,7 @@ def listening(port: int = 0, *, shared: bool = False) -> socket.socket:
     return one
 
 
-def refused(_port: int) -> set[int]:
+def refused(_port: int, _address: str | None = None) -> set[int]:
     raise OSError(errno.EPROTONOSUPPORT, "no such question")
 
 
@@ -66,6 +66,18 @@ def test_only_sockets_that_listen_there_count(listener: socket.socket) -> None:
             assert listening_inodes(port, ME) == {inode_of(listener)}
             assert listening_inodes(other.getsockname()[1], ME) == {inode_of(other)}
     assert listening_inodes(free_port(), ME) == set()
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    ("address", "is_there"),
+    [("127.0.0.1", True), ("127.0.0.2", False), ("0.0.0.0", False)],
+)
+def test_an_address_is_only_who_is_bound_to_it(
+    address: str, is_there: bool, listener: socket.socket
+) -> None:
+    found = listening_inodes(listener.getsockname()[1], ME, address)
+    assert found == ({inode_of(listener)} if is_there else set())
 
 
 @pytest.mark.usefixtures("way")
@@ -106,7 +118,7 @@ def test_what_was_found_is_not_looked_for_again(
 def test_who_may_open_no_more_files_learns_nothing(
     code: int, monkeypatch: pytest.MonkeyPatch, listener: socket.socket
 ) -> None:
-    def out_of_files(_port: int) -> set[int]:
+    def out_of_files(_port: int, _address: str | None = None) -> set[int]:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(sock_diag, "listening_inodes", out_of_files)
@@ -125,10 +137,20 @@ TABLE = """\
 
 
 @pytest.mark.parametrize(
-    ("port", "inodes"), [(8080, {41, 42}), (8081, {44}), (8082, set())]
+    ("port", "address", "inodes"),
+    [
+        (8080, None, {41, 42}),
+        (8080, "127.0.0.1", {41}),
+        (8080, "0.0.0.0", {42}),
+        (8080, "10.0.0.1", set()),
+        (8081, None, {44}),
+        (8082, None, set()),
+    ],
 )
-def test_the_kernels_table_is_read(port: int, inodes: set[int]) -> None:
-    assert inodes_in_table(TABLE, port) == inodes
+def test_the_kernels_table_is_read(
+    port: int, address: str | None, inodes: set[int]
+) -> None:
+    assert inodes_in_table(TABLE, port, address) == inodes
 
 
 def message(kind: int, body: bytes, flags: int = 0) -> bytes:
