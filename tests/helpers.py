@@ -23,7 +23,7 @@ T = TypeVar("T")
 PATIENCE_S = 45.0
 # Whoever waits leaves the machine to what it waits for: after a look it rests as long as that took,
 # a command in another process for example, and several times as long as it computed itself.
-RESTS, LONGEST_REST_S = 4.0, 0.25
+RESTS, LONGEST_REST_S = 8.0, 0.25
 
 
 def wait_until(
