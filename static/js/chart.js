@@ -2,6 +2,8 @@
 // width.
 
 const HEIGHT = 190;
+// Narrower than its axes, uPlot fails to draw at all; a box may be so while the page changes.
+const LEAST_WIDTH = 120;
 const DAY_S = 86400;
 const LEAST_DRAG_PX = 6;
 
@@ -128,7 +130,7 @@ export class Chart {
     const times = (plot, splits) => splits.map((split) => timeText(split, between(plot)));
     const range = (_, low, high) => [0, ceiling ?? Math.max((high ?? 0) * 1.15, 0.1)];
     return {
-      width: this.element.clientWidth || 300,
+      width: this.width(),
       height: HEIGHT,
       padding: [8, 12, 0, 0],
       series: [
@@ -173,9 +175,15 @@ export class Chart {
     if (last >= 0 && this.plot.cursor.idx == null) this.plot.setLegend({ idx: last });
   }
 
+  /** Of its box, in pixels; what a hidden one will have is not known yet. */
+  width() {
+    return Math.max(this.element.clientWidth || 300, LEAST_WIDTH);
+  }
+
   resize() {
-    const width = this.element.clientWidth;
-    if (width && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT });
+    const width = this.width();
+    const isShown = this.element.clientWidth > 0;
+    if (isShown && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT });
   }
 
   /** `span`: [first second, last second] to show, also where there is no data. */

@@ -114,6 +114,20 @@ def test_charts_follow_theme_and_width(page: Page) -> None:
     assert uplot.bounding_box()["width"] <= plot.bounding_box()["width"] + 1  # type: ignore[index]
 
 
+def test_a_chart_outlives_a_box_that_is_narrower_than_its_axes(page: Page) -> None:
+    is_live(page)
+    figure = page.locator("figure[data-metric=utilisation]")
+    box, chart = figure.locator(".plot"), figure.locator(".u-wrap")
+    width = "element => element.clientWidth"
+    before = chart.evaluate(width)
+    box.evaluate("element => { element.style.width = '20px'; }")
+    wait_until(lambda: chart.evaluate(width) < before, 5, "it keeps its old width")
+    # It is made anew with the other colours, in the narrow box; an error of it would fail the test.
+    page.get_by_role("button", name="Light or dark").click()
+    box.evaluate("element => { element.style.width = ''; }")
+    wait_until(lambda: chart.evaluate(width) == before, 5, "it stays narrow")
+
+
 def test_numbers_that_are_old_look_old(page: Page, panel: RunningPanel) -> None:
     is_live(page)
     [sampler] = panel.processes_with("sampler")
