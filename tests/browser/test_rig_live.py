@@ -122,7 +122,7 @@ def test_a_chart_outlives_a_box_that_is_narrower_than_its_axes(page: Page) -> No
     before = chart.evaluate(width)
     box.evaluate("element => { element.style.width = '20px'; }")
     wait_until(lambda: chart.evaluate(width) < before, 5, "it keeps its old width")
-    # It is made anew with the other colours, in the narrow box; an error of it would fail the test.
+    # It is made again with the other colours, in the narrow box; an error there fails the test.
     page.get_by_role("button", name="Light or dark").click()
     box.evaluate("element => { element.style.width = ''; }")
     wait_until(lambda: chart.evaluate(width) == before, 5, "it stays narrow")
